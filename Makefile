@@ -1,0 +1,84 @@
+# One entry for people and for CI: `make` lists the targets. Everything is installed into .venv at the first use and
+# again only when pyproject.toml or constraints.txt change.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PY := .venv/bin/python
+MAIN := .venv/.main-installed
+DEV := .venv/.dev-installed
+INSTALL := tools/install.sh
+export PYTHON
+# The instance that the demo writes and the UI shows; set DAGSTER_HOME yourself for another one.
+export DAGSTER_HOME ?= $(CURDIR)/dagster_home
+# pytest's temporary homes and ports are its own: nothing of the caller's deployment reaches a test.
+PYTEST := env -u DAGSTER_HOME $(PY) -m pytest
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+$(MAIN): pyproject.toml constraints.txt $(INSTALL)
+	@$(INSTALL) main
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt $(INSTALL)
+	@$(INSTALL) dev
+	@touch $(MAIN) $@
+
+.PHONY: setup
+setup: $(MAIN) ## install what it takes to run into .venv (Python 3.11)
+	@echo "ready: source .venv/bin/activate"
+
+.PHONY: setup-dev
+setup-dev: $(DEV) ## the same and the tools of the tests and checks
+	@echo "ready: source .venv/bin/activate"
+
+.PHONY: demo
+demo: $(MAIN) ## the whole chain on the embedded pictures, ten captions over HTTP, a summary
+	@$(PY) -m vlm_assets demo
+
+.PHONY: up
+up: $(MAIN) ## Dagster UI and daemon, MLflow and Ray Serve in this terminal; Ctrl-C stops all
+	@$(PY) -m vlm_assets up
+
+.PHONY: test
+test: $(DEV) ## the whole suite: unit, integration and browser
+	$(PYTEST) -m "not slow"
+
+.PHONY: test-fast
+test-fast: $(DEV) ## unit tests only
+	$(PYTEST) tests/unit
+
+.PHONY: test-slow
+test-slow: $(DEV) ## the tests that take minutes each
+	$(PYTEST) -m slow
+
+.PHONY: check
+check: $(DEV) ## lint, format and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+.PHONY: fmt
+fmt: $(DEV) ## format and apply the safe fixes
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+.PHONY: lock
+lock: $(DEV) ## write constraints.txt from what .venv holds
+	@tools/lock.sh
+
+.PHONY: bench-metrics
+bench-metrics: $(DEV) ## speed of the caption metrics
+	$(PY) -m tests.benchmarks.metrics
+
+.PHONY: bench-drift
+bench-drift: $(DEV) ## false alarms and power of the drift test
+	$(PY) -m tests.benchmarks.drift
+
+.PHONY: clean-state
+clean-state: ## remove every run, artifact and log of dagster_home; presets and dagster.yaml stay
+	@find dagster_home -mindepth 1 -maxdepth 1 ! -name dagster.yaml ! -name presets -exec rm -rf {} +
+	@echo "dagster_home holds dagster.yaml and presets only"

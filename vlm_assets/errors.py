@@ -1,0 +1,40 @@
+"""Every exception that vlm_assets raises on purpose. The tree, so that a caller learns here what to catch:
+
+VlmError
+├── ConfigError        a setting is missing, unknown or out of bounds; says the value seen and what to change
+├── SourceError        the source cannot be read, is empty, or too much of it is unusable
+├── StoreError         an artifact is missing, damaged or cannot be written
+├── TrainingError      training cannot start, or stopped: out of memory, loss not finite, nothing to learn from
+├── GateError          a candidate may not be released; lists the failed rules
+└── DeployError        the serving application did not come up on the released model
+
+Messages say what happened, the value seen, the limit, and what to do next.
+"""
+
+
+class VlmError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class ConfigError(VlmError):
+    """A setting is missing, unknown or out of bounds."""
+
+
+class SourceError(VlmError):
+    """The source of pictures cannot be read, is empty, or too much of it is unusable."""
+
+
+class StoreError(VlmError):
+    """An artifact is missing, damaged or cannot be written."""
+
+
+class TrainingError(VlmError):
+    """Training cannot start or had to stop."""
+
+
+class GateError(VlmError):
+    """The candidate may not be released."""
+
+
+class DeployError(VlmError):
+    """The serving application did not come up on the released model."""

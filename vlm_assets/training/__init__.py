@@ -1,0 +1,1 @@
+"""Where a model starts, and how it is fine-tuned."""

@@ -1,0 +1,183 @@
+"""Pictures in, captions out: the one piece of code that captions, in evaluation and in serving alike."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoTokenizer
+
+from vlm_serving.bundle import GOLDEN, Bundle
+from vlm_serving.errors import BundleError
+from vlm_serving.images import decode_picture
+from vlm_serving.model import load_model
+from vlm_serving.preprocessing import model_pixels
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Golden vectors hold across machines only up to rounding: one grey level in the input, cosine in the embedding.
+GOLDEN_MAX_PIXEL_DIFFERENCE = 1
+GOLDEN_MIN_COSINE = {"fp32": 0.999, "bf16": 0.98, "fp16": 0.98}
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How captions are generated. One beam is greedy decoding."""
+
+    max_new_tokens: int = 30
+    num_beams: int = 1
+
+
+DEFAULT_OPTIONS = GenerationOptions()
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One caption. `confidence` is the geometric mean of its tokens' probabilities, 0..1."""
+
+    text: str
+    confidence: float
+    token_count: int
+    embedding: NDArray[np.float32]  # (D,) mean of the vision encoder's last states
+
+
+class Captioner:
+    """A loaded bundle. Not thread-safe: one caller at a time, in batches."""
+
+    def __init__(
+        self, bundle: Bundle, device: str = "auto", precision: str = "auto", threads: int | None = None
+    ) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.bundle = bundle
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.precision = ("bf16" if self.device.type == "cuda" else "fp32") if precision == "auto" else precision
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(bundle.path)
+        self.model = load_model(bundle.path).to(device=self.device, dtype=PRECISIONS[self.precision]).eval()
+        shape = (1, 3, 1, 1)
+        self._mean = torch.tensor(bundle.contract.mean, device=self.device).view(shape)
+        self._std = torch.tensor(bundle.contract.std, device=self.device).view(shape)
+
+    @property
+    def version(self) -> str:
+        """The bundle's version: which model says this."""
+        return self.bundle.version
+
+    def caption(
+        self, pictures: Sequence[Image.Image], options: GenerationOptions = DEFAULT_OPTIONS
+    ) -> list[Caption]:
+        """Caption RGB pictures of any size."""
+        if not pictures:
+            return []
+        pixels = np.stack([model_pixels(picture, self.bundle.contract) for picture in pictures])
+        return self.caption_pixels(pixels, options)
+
+    @torch.inference_mode()
+    def caption_pixels(
+        self, pixels: NDArray[np.uint8], options: GenerationOptions = DEFAULT_OPTIONS
+    ) -> list[Caption]:
+        """Caption pictures already at the model's size: uint8 (B, 3, H, W), as `model_pixels` gives them."""
+        states = self._encode(torch.from_numpy(pixels))  # (B, T, D)
+        tokens, logprobs = self._generate(states, options)  # (B, L), (B, L); logprob 0 where there is no token
+        embeddings = states.float().mean(dim=1).cpu().numpy()  # (B, D)
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        counts = (logprobs != 0).sum(dim=1).clamp(min=1)
+        confidences = (logprobs.sum(dim=1) / counts).exp()
+        return [
+            Caption(text.strip(), float(confidence), int(count), embedding)
+            for text, confidence, count, embedding in zip(texts, confidences, counts, embeddings, strict=True)
+        ]
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, 3, H, W) -> the model's input, (B, 3, H, W) in the model's precision."""
+        scaled = pixels.to(self.device).float().div_(255).sub_(self._mean).div_(self._std)
+        return scaled.to(self.model.dtype)
+
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.vision_model(pixel_values=self.normalise(pixels)).last_hidden_state
+
+    def _generate(self, states: torch.Tensor, options: GenerationOptions) -> tuple[torch.Tensor, torch.Tensor]:
+        contract = self.bundle.contract
+        batch = states.shape[0]
+        start = torch.full((batch, 1), contract.bos_token_id, dtype=torch.long, device=self.device)
+        output: Any = self.model.text_decoder.generate(
+            input_ids=start,
+            encoder_hidden_states=states,
+            encoder_attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=self.device),
+            eos_token_id=contract.eos_token_id,
+            pad_token_id=contract.pad_token_id,
+            max_new_tokens=min(options.max_new_tokens, contract.max_caption_tokens),
+            num_beams=options.num_beams,
+            do_sample=False,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        logprobs = self.model.text_decoder.compute_transition_scores(
+            output.sequences, output.scores, getattr(output, "beam_indices", None), normalize_logits=True
+        )
+        tokens = output.sequences[:, 1:]
+        # every position after the first [SEP] is padding; its score says nothing
+        ended = torch.cumsum(tokens == contract.eos_token_id, dim=1)
+        alive = (ended == 0) | ((ended == 1) & (tokens == contract.eos_token_id))
+        logprobs = torch.where(alive & torch.isfinite(logprobs), logprobs.clamp(max=-1e-9), 0.0)
+        return tokens, logprobs.float()
+
+    def check_golden(self) -> int:
+        """Caption the bundle's golden pictures and compare input, embedding and text with what was recorded.
+
+        Returns how many were checked; raises BundleError at the first that differs: then this machine's libraries
+        do not see what the training machine saw, and the model must not serve here.
+        """
+        path = self.bundle.path / GOLDEN
+        if not path.is_file():
+            raise BundleError(f"The bundle {self.bundle.path} has no {GOLDEN}; it cannot be checked before serving.")
+        entries = json.loads(path.read_text())
+        for entry in entries:
+            self._check_one(entry)
+        return len(entries)
+
+    def _check_one(self, entry: dict[str, Any]) -> None:
+        picture = decode_picture((self.bundle.path / entry["picture"]).read_bytes())
+        pixels = model_pixels(picture, self.bundle.contract)
+        recorded = np.asarray(Image.open(self.bundle.path / entry["pixels"])).transpose(2, 0, 1)
+        worst = int(np.abs(pixels.astype(np.int16) - recorded.astype(np.int16)).max())
+        where = f"Golden picture {entry['picture']} of bundle {self.version}"
+        if worst > GOLDEN_MAX_PIXEL_DIFFERENCE:
+            raise BundleError(f"{where}: preprocessing differs by {worst} grey levels (limit 1): check Pillow's version.")
+        caption = self.caption_pixels(pixels[None])[0]
+        cosine = _cosine(caption.embedding, np.asarray(entry["embedding"], dtype=np.float32))
+        limit = GOLDEN_MIN_COSINE[self.precision]
+        if cosine < limit:
+            raise BundleError(f"{where}: the embedding's cosine is {cosine:.4f}, the limit {limit}: weights differ.")
+        if self.precision == "fp32" and caption.text != entry["caption"]:
+            raise BundleError(f"{where}: the caption is {caption.text!r}, recorded was {entry['caption']!r}.")
+
+
+def write_golden(captioner: Captioner, pictures: Sequence[bytes], path: Path) -> None:
+    """Record golden vectors for encoded `pictures` into the bundle directory `path`, before it is sealed."""
+    entries: list[dict[str, Any]] = []
+    (path / "golden").mkdir(exist_ok=True)
+    for number, data in enumerate(pictures):
+        picture = decode_picture(data)
+        pixels = model_pixels(picture, captioner.bundle.contract)
+        caption = captioner.caption_pixels(pixels[None])[0]
+        names = {"picture": f"golden/{number}.png", "pixels": f"golden/{number}-pixels.png"}
+        _save_png(picture, path / names["picture"])
+        _save_png(Image.fromarray(pixels.transpose(1, 2, 0)), path / names["pixels"])
+        entries.append({**names, "caption": caption.text, "embedding": [float(x) for x in caption.embedding]})
+    (path / GOLDEN).write_text(json.dumps(entries) + "\n")
+
+
+def _save_png(picture: Image.Image, path: Path) -> None:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    path.write_bytes(buffer.getvalue())
+
+
+def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))

@@ -1,0 +1,90 @@
+"""Bytes from anywhere -> an upright RGB picture, or one clear error. Size is checked before anything is decoded."""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps
+
+from vlm_serving.errors import PictureError, PictureTooLargeError, UnsupportedPictureError
+
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """What a picture may be. `formats` are Pillow's names; only their decoders are ever tried."""
+
+    max_bytes: int = 20 * MEBIBYTE
+    max_pixels: int = 40_000_000
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+
+DEFAULT_LIMITS = PictureLimits()
+
+
+def decode_picture(data: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Decode to RGB: EXIF orientation applied, transparency laid over white, first frame of an animation.
+
+    Raises PictureError (empty, truncated, damaged), PictureTooLargeError, UnsupportedPictureError.
+    """
+    if not data:
+        raise PictureError("The picture is empty (0 bytes). Send the bytes of a picture file.")
+    if len(data) > limits.max_bytes:
+        raise PictureTooLargeError(
+            f"The picture has {len(data):,} bytes; the limit is {limits.max_bytes:,}. Send a smaller file."
+        )
+    # Pillow only warns between its own limit and twice that; ours is checked below, on the header alone.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        picture = _open(data, limits)
+        _check_pixels(picture, limits)
+        try:
+            return upright_rgb(picture)
+        except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, IndexError) as error:
+            raise PictureError(
+                f"The {picture.format} picture cannot be decoded ({error}). It is damaged or cut off; send it again."
+            ) from error
+
+
+def _open(data: bytes, limits: PictureLimits) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=limits.formats)
+    except Image.DecompressionBombError as error:
+        raise PictureTooLargeError(
+            f"The picture's header claims too many pixels ({error}); the limit is {limits.max_pixels:,}."
+        ) from error
+    except Exception as error:  # Pillow's header parsers raise many kinds on hostile bytes
+        raise UnsupportedPictureError(
+            f"The bytes are not a readable picture (first bytes {data[:8]!r}). Allowed: {', '.join(limits.formats)}."
+        ) from error
+
+
+def _check_pixels(picture: Image.Image, limits: PictureLimits) -> None:
+    width_px, height_px = picture.size
+    if width_px * height_px > limits.max_pixels:
+        raise PictureTooLargeError(
+            f"The picture is {width_px} x {height_px} = {width_px * height_px:,} pixels; "
+            f"the limit is {limits.max_pixels:,}. Send a smaller one."
+        )
+    if width_px < 1 or height_px < 1:
+        raise PictureError(f"The picture is {width_px} x {height_px} pixels. Send one with at least 1 x 1.")
+
+
+def upright_rgb(picture: Image.Image) -> Image.Image:
+    """Orientation as the camera meant it, transparency over white, 8-bit RGB."""
+    picture.load()
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith(("I;16", "I", "F")):
+        return _from_deep_grey(picture)
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def _from_deep_grey(picture: Image.Image) -> Image.Image:
+    """16-bit grey to 8-bit: Pillow's own convert clips at 255 and turns nearly everything white."""
+    grey = picture.convert("I").point(lambda value: value / 257, "L")
+    return grey.convert("RGB")
