@@ -57,14 +57,14 @@ test-slow: $(DEV) ## the tests that take minutes each
 
 .PHONY: check
 check: $(DEV) ## lint, format and types
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/pyright
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pyright
 
 .PHONY: fmt
 fmt: $(DEV) ## format and apply the safe fixes
-	.venv/bin/ruff format .
-	.venv/bin/ruff check --fix .
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
 
 .PHONY: lock
 lock: $(DEV) ## write constraints.txt from what .venv holds

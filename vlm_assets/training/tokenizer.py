@@ -36,3 +36,10 @@ def train_wordpiece(captions: Iterable[str], vocab_size: int = 4000) -> Any:
         eos_token="[SEP]",
         clean_up_tokenization_spaces=False,
     )
+
+
+def emoji_names() -> list[str]:
+    """English names of all emoji in the `emoji` package: a general vocabulary, so that no niche word is unknown."""
+    from emoji import EMOJI_DATA
+
+    return [str(entry["en"]).strip(":").replace("_", " ") for entry in EMOJI_DATA.values()]

@@ -1,0 +1,126 @@
+"""The assets in Dagster, on a real store, fed by what serving wrote."""
+
+import shutil
+import time
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from vlm_assets.contracts import ArtifactRef, Recipe
+from vlm_assets.monitoring.assets import drift_report, request_log
+from vlm_assets.monitoring.checks import no_drift
+from vlm_assets.monitoring.config import RequestLogConfig
+from vlm_assets.monitoring.sensors import latest_finding
+from vlm_assets.resources import RefIOManager, StoreResource
+from vlm_serving.request_log import LogRow, RequestLog
+
+
+@pytest.fixture
+def store(tmp_path):
+    return StoreResource(root=str(tmp_path / "store"))
+
+
+@pytest.fixture
+def serve(tmp_path, requests, monkeypatch):
+    """Writes `count` requests of just now into the request log."""
+    monkeypatch.setenv("VLM_REQUEST_LOG", str(tmp_path / "log"))
+
+    def write(count, **options):
+        log = RequestLog(tmp_path / "log", flush_s=0.01)
+        times = time.time() - 60 + np.arange(count) / count
+        rows = requests(count, time_unix_s=times, **options).to_pylist()
+        log.append([LogRow(**{**row, "embedding": np.asarray(row["embedding"])}) for row in rows])
+        log.close()
+
+    return write
+
+
+@pytest.fixture
+def monitor(store, released):
+    """Materializes the monitoring group once, into the given instance; returns the result."""
+
+    @dg.asset
+    def released_model():
+        recipe = Recipe("released_model", "1")
+        built = store.open().build(recipe, lambda draft: shutil.copytree(released, draft.path, dirs_exist_ok=True))
+        return dg.MaterializeResult(value=built.ref, data_version=dg.DataVersion(built.ref.version))
+
+    def materialize(instance, **log_config):
+        return dg.materialize(
+            [released_model, request_log, drift_report, no_drift],
+            instance=instance,
+            resources={"store": store, "io_manager": RefIOManager(store=store)},
+            run_config=dg.RunConfig({"request_log": RequestLogConfig(**log_config)}),
+        )
+
+    return materialize
+
+
+def metadata_of(result, asset):
+    values = result.asset_materializations_for_node(asset)[0].metadata
+    return {name: value.value for name, value in values.items()}
+
+
+def test_drift_is_reported_warned_of_and_found_by_the_sensor(serve, monitor):
+    serve(120, shift=1.0)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = monitor(instance)
+        finding = latest_finding(instance)
+    assert result.success
+    report = metadata_of(result, "drift_report")
+    assert report["verdict"] == "drifted"
+    assert report["p_value"] <= 0.01
+    assert report["plot"].startswith("![drifted: p = 0.0020")
+    assert {row.data["feature"] for row in report["features"].records} == {
+        "brightness",
+        "contrast",
+        "confidence",
+        "token_count",
+    }
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (finding.verdict, finding.p_value, finding.n_traffic) == ("drifted", report["p_value"], 120)
+    assert finding.window == f"{report['reference_version']}-{report['window_id']}"
+
+
+def test_nothing_served_yet_is_green_and_says_so(monitor, serve):
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = monitor(instance)
+        finding = latest_finding(instance)
+    assert result.success
+    assert metadata_of(result, "request_log")["dagster/row_count"] == 0
+    assert metadata_of(result, "drift_report")["verdict"] == "not enough traffic (0 < 50)"
+    assert result.get_asset_check_evaluations()[0].passed
+    assert finding.p_value != finding.p_value
+
+
+def test_the_same_requests_are_the_same_artifact(serve, monitor):
+    serve(60)
+    with dg.DagsterInstance.ephemeral() as instance:
+        first, second = monitor(instance), monitor(instance)
+        assert refs(first) == refs(second)
+        serve(1, seed=2)
+        third = monitor(instance)
+    assert refs(third) != refs(first)
+    assert metadata_of(third, "request_log")["dagster/row_count"] == 61
+
+
+def test_the_window_is_configurable(serve, monitor):
+    serve(60)
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert metadata_of(monitor(instance, window_h=0.001), "request_log")["dagster/row_count"] == 0
+        assert metadata_of(monitor(instance, max_rows=10), "request_log")["dagster/row_count"] == 10
+
+
+def refs(result) -> list[ArtifactRef]:
+    return [result.output_for_node(name) for name in ("request_log", "drift_report")]
+
+
+def test_both_assets_tell_who_owns_them_and_where_they_belong():
+    for asset in (request_log, drift_report):
+        (key,) = asset.keys
+        assert asset.group_names_by_key[key] == "monitoring"
+        assert asset.owners_by_key[key] == ["team:vlm"]
+    assert request_log.asset_deps[request_log.key] == {dg.AssetKey("serving_app")}
+    assert drift_report.asset_deps[drift_report.key] == {dg.AssetKey("request_log"), dg.AssetKey("released_model")}

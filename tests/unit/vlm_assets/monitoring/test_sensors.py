@@ -1,0 +1,188 @@
+"""The drift sensor by evaluation: what a tick answers to a report and to the runs so far."""
+
+import time
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from vlm_assets.monitoring.config import RetrainPolicy
+from vlm_assets.monitoring.sensors import WINDOW_TAG, build_drift_sensor, build_monitor_schedule
+
+HOUR_S = 3600.0
+WINDOW = "model-window"
+
+
+@dg.op
+def nothing() -> None:
+    """Stands for the whole chain."""
+
+
+@dg.job
+def retrain() -> None:
+    """Stands for the retraining job."""
+    nothing()
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def tick(instance):
+    """Evaluates the sensor once, `after_s` seconds from now."""
+
+    def evaluate(after_s: float = 0.0, **policy):
+        sensor = build_drift_sensor(retrain, policy=RetrainPolicy(**policy), clock=lambda: time.time() + after_s)
+        return sensor(dg.build_sensor_context(instance=instance))
+
+    return evaluate
+
+
+def report(instance, verdict="drifted", window="window", **metadata):
+    numbers = {} if verdict.startswith("not enough") else {"p_value": 0.002, "effect_size": 1.7}
+    values = {
+        "verdict": verdict,
+        "n_traffic": 120,
+        "reference_version": "model",
+        "window_id": window,
+        "released_model_version": "release-1",
+        **numbers,
+        **metadata,
+    }
+    instance.report_runless_asset_event(dg.AssetMaterialization("drift_report", metadata=values))
+
+
+def past_run(instance, status, window=WINDOW):
+    tags = {WINDOW_TAG: window} if window else {}
+    return create_run_for_test(instance, job_name="retrain", status=status, tags=tags)
+
+
+def reason(answer) -> str:
+    assert isinstance(answer, dg.SkipReason)
+    return answer.skip_message
+
+
+def test_without_a_report_it_says_how_to_get_one(tick):
+    assert "There is no drift report yet" in reason(tick())
+
+
+def test_without_drift_it_skips_with_the_numbers(instance, tick):
+    report(instance, "no drift", p_value=0.43, effect_size=0.0)
+    assert reason(tick()) == "No drift: p = 0.43, effect 0, n = 120 pictures."
+
+
+def test_with_too_little_traffic_it_says_so(instance, tick):
+    report(instance, "not enough traffic (12 < 50)")
+    assert reason(tick()) == "Drift was not judged: not enough traffic (12 < 50)."
+
+
+def test_drift_requests_one_run_that_says_why(instance, tick):
+    report(instance)
+    request = tick()
+    assert isinstance(request, dg.RunRequest)
+    assert request.run_key == "drift-model-window-1"
+    assert request.run_config == {}
+    assert request.tags == {
+        "vlm/retrain_reason": "drift",
+        "vlm/drift_window": WINDOW,
+        "vlm/drift_p_value": "0.002",
+        "vlm/drift_effect_size": "1.7",
+        "vlm/retrain_attempt": "1",
+    }
+
+
+def test_a_second_tick_before_the_run_exists_has_the_same_key(instance, tick):
+    report(instance)
+    assert tick().run_key == tick().run_key
+
+
+def test_only_the_latest_report_counts(instance, tick):
+    report(instance)
+    report(instance, "no drift")
+    assert reason(tick()).startswith("No drift")
+
+
+@pytest.mark.parametrize("status", ["NOT_STARTED", "STARTING", "STARTED", "CANCELING"])
+def test_a_retraining_under_way_is_waited_for(instance, tick, status):
+    report(instance)
+    run = past_run(instance, dg.DagsterRunStatus[status], window=None)
+    assert reason(tick()) == f"Drifted, but retraining {run.run_id} is already {status.lower()}."
+
+
+def test_a_window_is_answered_once(instance, tick):
+    report(instance)
+    run = past_run(instance, dg.DagsterRunStatus.SUCCESS)
+    assert reason(tick(after_s=100 * HOUR_S)) == f"Window window was already answered by retraining {run.run_id}."
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
+def test_a_failed_retraining_is_asked_for_again_under_the_next_key(instance, tick, status):
+    report(instance)
+    past_run(instance, status)
+    assert tick().run_key == "drift-model-window-2"
+    past_run(instance, status)
+    assert tick().run_key == "drift-model-window-3"
+
+
+def test_attempts_are_bounded(instance, tick):
+    report(instance)
+    for _ in range(3):
+        last = past_run(instance, dg.DagsterRunStatus.FAILURE)
+    text = reason(tick(after_s=1000 * HOUR_S))
+    assert text.startswith("Drifted, but 3 retrainings for window window failed or were cancelled, the last ")
+    assert f"{last.run_id}; the limit is 3" in text
+    assert tick(max_attempts=4).run_key == "drift-model-window-4"
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
+@pytest.mark.parametrize("window", ["model-earlier", None])
+def test_cooldown_counts_from_the_last_retraining_of_whatever_cause(instance, tick, status, window):
+    report(instance)
+    past_run(instance, status, window=window)
+    assert reason(tick(after_s=2 * HOUR_S)) == (
+        "Drifted, but the last retraining ended 2.0 h ago and the cooldown is 6.0 h (VLM_RETRAIN_COOLDOWN_S): "
+        "4.0 h to wait."
+    )
+    assert tick(after_s=6 * HOUR_S + 1).run_key == "drift-model-window-1"
+    assert tick(cooldown_s=0).run_key == "drift-model-window-1"
+
+
+def test_runs_of_other_jobs_do_not_matter(instance, tick):
+    report(instance)
+    create_run_for_test(instance, job_name="monitor", status=dg.DagsterRunStatus.STARTED)
+    assert tick().run_key == "drift-model-window-1"
+
+
+def test_a_report_on_a_model_that_was_replaced_is_not_acted_on(instance, tick):
+    report(instance)
+    tags = {"dagster/data_version": "release-2"}
+    instance.report_runless_asset_event(dg.AssetMaterialization("released_model", tags=tags))
+    assert reason(tick()) == "A model was released after the drift report; waiting for a report on the new one."
+    report(instance, released_model_version="release-2")
+    assert tick().run_key == "drift-model-window-1"
+
+
+def test_cooldown_is_read_from_the_environment_at_each_tick(instance, monkeypatch):
+    report(instance)
+    past_run(instance, dg.DagsterRunStatus.SUCCESS, window=None)
+    sensor = build_drift_sensor(retrain)
+    monkeypatch.setenv("VLM_RETRAIN_COOLDOWN_S", "7200")
+    assert "the cooldown is 2.0 h" in reason(sensor(dg.build_sensor_context(instance=instance)))
+    monkeypatch.setenv("VLM_RETRAIN_COOLDOWN_S", "0")
+    assert sensor(dg.build_sensor_context(instance=instance)).run_key == "drift-model-window-1"
+
+
+def test_sensor_and_schedule_load_with_asset_jobs():
+    @dg.asset
+    def drift_report():
+        return 1
+
+    job = dg.define_asset_job("monitor", [drift_report])
+    sensor, schedule = build_drift_sensor(job), build_monitor_schedule(job)
+    dg.Definitions.validate_loadable(dg.Definitions([drift_report], [schedule], [sensor], jobs=[job]))
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+    assert schedule.cron_schedule == "0 * * * *"

@@ -1,0 +1,1 @@
+"""The two commands behind `make up` and `make demo`."""

@@ -1,0 +1,45 @@
+"""Command line: one line per failure on stderr, exit codes as shells expect them."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from vlm_assets.errors import ConfigError, VlmError
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 failed, 2 wrong settings, 130 interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m vlm_assets", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="Dagster UI and daemon, MLflow and Ray Serve in this terminal until Ctrl-C")
+    commands.add_parser("demo", help="the whole chain on the embedded pictures, ten captions over HTTP, a summary")
+    commands.add_parser("deploy", help="put the current champion on the Ray Serve at VLM_SERVE_ADDRESS")
+    return run_guarded(_command(parser.parse_args(arguments).command))
+
+
+def run_guarded(command: Callable[[], int]) -> int:
+    """Turn the errors that people can act on into one line and an exit code; all others keep their traceback."""
+    try:
+        return command()
+    except VlmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISUSED if isinstance(error, ConfigError) else FAILED
+    except KeyboardInterrupt:
+        print("interrupted: everything is stopped, the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _command(name: str) -> Callable[[], int]:
+    if name == "up":
+        from vlm_assets.cli.up import up
+
+        return up
+    if name == "demo":
+        from vlm_assets.cli.demo import demo
+
+        return demo
+    from vlm_assets.cli.champion import deploy
+
+    return deploy

@@ -1,0 +1,108 @@
+"""The servers of one machine: how each is started, and how to see that it is ready."""
+
+import json
+import secrets
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vlm_assets.cli.settings import HOST, Ports
+from vlm_assets.cli.supervisor import Service
+from vlm_assets.errors import ConfigError
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def shared_environment(
+    environment: Mapping[str, str], home: Path, serve_port: int, dashboard_port: int
+) -> dict[str, str]:
+    """What every child and every Dagster run must agree on: the home, where Ray Serve is, and the token it asks for."""
+    return {
+        **environment,
+        "DAGSTER_HOME": str(home),
+        "VLM_SERVE_ADDRESS": f"http://{HOST}:{dashboard_port}",
+        "VLM_SERVE_URL": f"http://{HOST}:{serve_port}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+
+
+def dagster(environment: Mapping[str, str], home: Path, port: int) -> Service:
+    """Web server and daemon."""
+    workspace = PROJECT / "workspace.yaml"
+    if not workspace.is_file():
+        raise ConfigError(f"{workspace} is missing: run this from a clone of the project, installed with `make setup`.")
+    command = [*_module("dagster"), "dev", "-w", str(workspace), "-h", HOST, "-p", str(port)]
+    return Service("Dagster", command, environment, home / "logs" / "dagster.log", _answers(port, "/server_info"))
+
+
+def mlflow(environment: Mapping[str, str], home: Path, port: int) -> Service:
+    """MLflow's pages over the database that runs write to themselves.
+
+    Runs do not go through this server: it refuses registry versions whose files lie outside of its own artifact folder,
+    and ours lie in the store.
+    """
+    command = [
+        *_module("mlflow"),
+        *("server", "--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", tracking_uri(environment, home)),
+        *("--default-artifact-root", (home / "mlartifacts").as_uri(), "--no-serve-artifacts"),
+    ]
+    return Service("MLflow", command, environment, home / "logs" / "mlflow.log", _answers(port, "/health"))
+
+
+def ray_serve(environment: Mapping[str, str], home: Path, serve_port: int, dashboard_port: int) -> Service:
+    """A standing Ray with Serve's HTTP proxy and no application yet; `serving_app` deploys to it."""
+    address_file = home / "logs" / f"ray-serve-{serve_port}.json"
+    address_file.unlink(missing_ok=True)
+    command = [
+        *_module("vlm_serving"),
+        *("serve", "--port", str(serve_port), "--dashboard-port", str(dashboard_port)),
+        *("--address-file", str(address_file)),
+    ]
+    return Service("Ray Serve", command, environment, home / "logs" / "ray-serve.log", lambda: _is_json(address_file))
+
+
+def all_services(environment: Mapping[str, str], home: Path, ports: Ports) -> list[Service]:
+    """Ray Serve, MLflow and Dagster, in starting order; no MLflow of our own if a remote one is set."""
+    own_mlflow = [] if is_remote(tracking_uri(environment, home)) else [mlflow(environment, home, ports.mlflow)]
+    return [
+        ray_serve(environment, home, ports.serve, ports.ray_dashboard),
+        *own_mlflow,
+        dagster(environment, home, ports.ui),
+    ]
+
+
+def tracking_uri(environment: Mapping[str, str], home: Path) -> str:
+    """Where runs are recorded: MLFLOW_TRACKING_URI, or a database in the home."""
+    return environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+
+
+def is_remote(uri: str) -> bool:
+    """Whether an MLflow server answers at this address already."""
+    return uri.startswith(("http://", "https://", "databricks"))
+
+
+def _module(name: str) -> list[str]:
+    return [sys.executable, "-m", name]
+
+
+def _answers(port: int, path: str) -> Callable[[], bool]:
+    def ready() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=2) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+    return ready
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True

@@ -1,0 +1,108 @@
+"""Where the commands keep their state and which ports they use: from the environment, checked before any start."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm_assets.errors import ConfigError
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class PortSetting:
+    """A port with the service that listens there and the variable that moves it."""
+
+    service: str
+    variable: str
+    default: int
+
+
+PORTS = (
+    PortSetting("the Dagster UI", "VLM_PORT_UI", 3000),
+    PortSetting("MLflow", "VLM_PORT_MLFLOW", 5000),
+    PortSetting("Ray Serve", "VLM_PORT_SERVE", 8000),
+    PortSetting("the Ray dashboard", "VLM_PORT_RAY_DASHBOARD", 8265),
+)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """One free port per service."""
+
+    ui: int
+    mlflow: int
+    serve: int
+    ray_dashboard: int
+
+
+def read_ports(environment: Mapping[str, str]) -> Ports:
+    """The ports of `make up`. Raises ConfigError with port, service and variable if one is wrong or taken."""
+    chosen = [_port(setting, environment) for setting in PORTS]
+    for index, (setting, port) in enumerate(zip(PORTS, chosen, strict=True)):
+        if port in chosen[:index]:
+            other = PORTS[chosen.index(port)]
+            raise ConfigError(f"{setting.variable} and {other.variable} are both {port}: give each its own port.")
+        if not is_free(port):
+            raise ConfigError(
+                f"Port {port} for {setting.service} is in use. Stop what listens there, "
+                f"or choose another one: {setting.variable}={port + 1} make up"
+            )
+    return Ports(*chosen)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback address."""
+    with socket.socket() as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # a port that only waits out old connections is free
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _port(setting: PortSetting, environment: Mapping[str, str]) -> int:
+    text = environment.get(setting.variable) or str(setting.default)
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise ConfigError(f"{setting.variable} is {text!r}; the port of {setting.service} is a number from 1 to 65535.")
+    return int(text)
+
+
+def open_home(environment: Mapping[str, str]) -> Path:
+    """DAGSTER_HOME or ./dagster_home, made if need be. Raises ConfigError if it cannot be written."""
+    home = Path(environment.get("DAGSTER_HOME") or "dagster_home").absolute()
+    try:
+        (home / "logs").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write to {home}: {error.strerror}. Give write permission, or set DAGSTER_HOME to another folder."
+        ) from error
+    return home
+
+
+def quiet_environment() -> dict[str, str]:
+    """This process's environment with the libraries' telemetry and banners off."""
+    return {
+        **os.environ,
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 GB of workers for a feature that is not used here
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,1 @@
+"""From a source of pictures and captions to clean, leak-proof, model-ready shards."""

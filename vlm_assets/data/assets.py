@@ -1,0 +1,93 @@
+"""The data stage: raw_dataset -> validated_splits -> tokenized_shards."""
+
+import dagster as dg
+
+from vlm_assets.contracts import ArtifactRef, Recipe
+from vlm_assets.data.config import RawDatasetConfig, SplitConfig
+from vlm_assets.data.metadata import raw_metadata, shard_metadata, split_metadata
+from vlm_assets.data.raw import import_source
+from vlm_assets.data.shards import sample_texts, write_shards
+from vlm_assets.data.splits import write_splits
+from vlm_assets.resources import StoreResource
+from vlm_assets.store import Draft
+
+GROUP = "data"
+OWNERS = ["team:vlm"]
+RAW_CODE_VERSION = "1"
+SPLITS_CODE_VERSION = "1"
+SHARDS_CODE_VERSION = "1"
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"python", "parquet"},
+    owners=OWNERS,
+    code_version=RAW_CODE_VERSION,
+    description="A normalised snapshot of the source: every picture once, all its captions; the unusable with reasons",
+)
+def raw_dataset(context: dg.AssetExecutionContext, config: RawDatasetConfig, store: StoreResource):
+    """The source's fingerprint is part of the version: an unchanged source is not imported again."""
+    source = config.source.open()
+    inputs = {"source": source.fingerprint()}
+    recipe = Recipe("raw_dataset", RAW_CODE_VERSION, config.model_dump(), inputs=inputs)
+
+    def write(draft: Draft) -> None:
+        draft.counts |= import_source(
+            source, draft.path, max_bad_fraction=config.max_bad_fraction, log=context.log.info
+        )
+
+    built = store.open().build(recipe, write)
+    metadata = {**raw_metadata(built.ref, built.path), "reused": built.reused}
+    return dg.MaterializeResult(value=built.ref, data_version=dg.DataVersion(built.ref.version), metadata=metadata)
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"python", "parquet"},
+    owners=OWNERS,
+    code_version=SPLITS_CODE_VERSION,
+    description="Clean, leak-proof train, val and test splits; everything dropped is counted by reason",
+)
+def validated_splits(
+    context: dg.AssetExecutionContext, config: SplitConfig, store: StoreResource, raw_dataset: ArtifactRef
+):
+    """Near duplicates and groups stay together, held-out values stay out of training."""
+    opened = store.open()
+    recipe = Recipe("validated_splits", SPLITS_CODE_VERSION, config.model_dump(), parents=(raw_dataset,))
+
+    def write(draft: Draft) -> None:
+        raw = opened.directory(raw_dataset)
+        draft.counts |= write_splits(raw, draft.path, config.settings(), context.log.info)
+
+    built = opened.build(recipe, write)
+    metadata = {**split_metadata(built.ref, built.path), "reused": built.reused}
+    return dg.MaterializeResult(value=built.ref, data_version=dg.DataVersion(built.ref.version), metadata=metadata)
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"python", "parquet", "huggingface"},
+    owners=OWNERS,
+    code_version=SHARDS_CODE_VERSION,
+    description="Model-ready shards: pictures at the model's size, captions as token ids; for Hugging Face datasets",
+)
+def tokenized_shards(
+    context: dg.AssetExecutionContext,
+    store: StoreResource,
+    validated_splits: ArtifactRef,
+    raw_dataset: ArtifactRef,
+    base_model: ArtifactRef,
+):
+    """Pictures and captions go through the base model's own preprocessing contract and tokenizer."""
+    opened = store.open()
+    bundle = opened.directory(base_model) / "bundle"
+    recipe = Recipe("tokenized_shards", SHARDS_CODE_VERSION, parents=(validated_splits, raw_dataset, base_model))
+
+    def write(draft: Draft) -> None:
+        splits, raw = opened.directory(validated_splits), opened.directory(raw_dataset)
+        draft.counts |= write_shards(splits, raw, bundle, draft.path, context.log.info)
+
+    built = opened.build(recipe, write)
+    texts = sample_texts(built.path, bundle)
+    metadata = {**shard_metadata(built.ref, built.path, texts), "reused": built.reused}
+    return dg.MaterializeResult(value=built.ref, data_version=dg.DataVersion(built.ref.version), metadata=metadata)

@@ -1,0 +1,123 @@
+"""Run config of the data stage. The defaults are the embedded default: OpenMoji's people in their roles."""
+
+from typing import Literal
+
+import dagster as dg
+from pydantic import Field
+
+from vlm_assets.data.dedup import Thresholds
+from vlm_assets.data.quality import QualityLimits
+from vlm_assets.data.sources.base import Source
+from vlm_assets.data.sources.image_folder import ImageFolderSource
+from vlm_assets.data.sources.openmoji import OpenMojiSource
+from vlm_assets.data.split import Holdout, SplitPlan
+from vlm_assets.data.splits import SplitSettings
+
+
+class OpenMojiConfig(dg.Config):
+    """The embedded pictures: drawings of people, captions made of their names. Needs no network."""
+
+    kind: Literal["openmoji"] = "openmoji"
+    subset: Literal["roles", "general_people", "all_people"] = Field(
+        default="roles",
+        description="roles = people in their roles (the niche); general_people = all others; all_people = both",
+    )
+    size_px: int = Field(default=112, ge=32, le=1024, description="side of the square drawings, in pixels")
+    style: Literal["color", "flat"] = Field(default="color", description="flat leaves out the black outlines")
+
+    def open(self) -> Source:
+        """The source that this describes."""
+        return OpenMojiSource(self.subset, self.size_px, self.style)
+
+
+class ImageFolderConfig(dg.Config):
+    """Your own pictures: a folder with metadata.jsonl (file_name, and text or captions)."""
+
+    kind: Literal["image_folder"] = "image_folder"
+    path: str = Field(min_length=1, description="the folder that holds metadata.jsonl")
+    caption_column: str = Field(default="", description="column with the caption(s); empty = text, or else captions")
+    group_column: str = Field(
+        "", description="column whose equal values stay in one split (sender, product); empty = none"
+    )
+
+    def open(self) -> Source:
+        """The source that this describes."""
+        return ImageFolderSource(self.path, self.caption_column, self.group_column)
+
+
+class RawDatasetConfig(dg.Config):
+    """Where pictures and captions come from."""
+
+    source: OpenMojiConfig | ImageFolderConfig = Field(
+        default=OpenMojiConfig(), discriminator="kind", description="the source: openmoji or image_folder"
+    )
+    max_bad_fraction: float = Field(
+        default=0.05, ge=0, le=1, description="share of the source's rows that may be unusable before the import fails"
+    )
+
+
+class HoldoutConfig(dg.Config):
+    """Values of caption slots that training never sees; they become the split test_<name>."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="the split is called test_<name>")
+    slots: list[str] = Field(min_length=1, description="slots whose combined values are held out, such as role")
+    fraction: float = Field(gt=0, lt=1, description="share of the combinations of values to hold out, chosen by hash")
+
+
+UNSEEN_ROLE = {"name": "unseen_role", "slots": ["role"], "fraction": 0.06}
+UNSEEN_DRAWING = {"name": "unseen_drawing", "slots": ["role", "gender"], "fraction": 0.08}
+
+
+class SplitConfig(dg.Config):
+    """What is good enough, what is the same picture, and who trains and tests."""
+
+    min_side_px: int = Field(default=32, ge=1, description="pictures with a shorter side below this are dropped")
+    max_aspect_ratio: float = Field(
+        default=4.0, ge=1, description="pictures whose longer side / shorter side is above are dropped"
+    )
+    min_entropy_bits: float = Field(
+        default=0.1, ge=0, le=8, description="pictures with less information (one flat colour) are dropped"
+    )
+    min_caption_characters: int = Field(default=2, ge=1, description="shorter captions are dropped")
+    max_caption_characters: int = Field(default=500, ge=1, description="longer captions are dropped")
+    near_duplicate_mean_levels: float = Field(
+        default=3.0,
+        ge=0,
+        le=255,
+        description="near duplicates: largest mean difference of 16 x 16 thumbnails, in levels of 0..255",
+    )
+    near_duplicate_cell_levels: float = Field(
+        default=26.0,
+        ge=0,
+        le=255,
+        description="near duplicates: largest difference of any thumbnail cell, in levels of 0..255",
+    )
+    train_fraction: float = Field(default=0.75, gt=0, le=1, description="share of clusters that train")
+    val_fraction: float = Field(default=0.10, ge=0, lt=1, description="share of clusters for choosing checkpoints")
+    test_fraction: float = Field(
+        default=0.15, ge=0, lt=1, description="share of clusters for the report; the three add up to 1"
+    )
+    holdouts: list[HoldoutConfig] = Field(
+        default=[
+            UNSEEN_ROLE,
+            UNSEEN_DRAWING,
+        ],  # plain values, as Dagster's defaults must be; pydantic makes models of them
+        validate_default=True,
+        description="applied in order, before the ordinary split; sources without slots are not affected",
+    )
+    seed: int = Field(default=0, ge=0, description="another seed, another split")
+
+    def settings(self) -> SplitSettings:
+        """The same, in terms of the data stage."""
+        holdouts = tuple(Holdout(item.name, tuple(item.slots), item.fraction) for item in self.holdouts)
+        return SplitSettings(
+            QualityLimits(
+                self.min_side_px,
+                self.max_aspect_ratio,
+                self.min_entropy_bits,
+                self.min_caption_characters,
+                self.max_caption_characters,
+            ),
+            Thresholds(self.near_duplicate_mean_levels, self.near_duplicate_cell_levels),
+            SplitPlan(self.train_fraction, self.val_fraction, self.test_fraction, holdouts, self.seed),
+        )

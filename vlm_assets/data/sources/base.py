@@ -1,0 +1,51 @@
+"""What every source of captioned pictures offers, whatever its format: a fingerprint and a stream of rows."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+Slots = Mapping[
+    str, str
+]  # what one caption says: {"role": "scientist", "gender": "woman"}; "" = says that there is none
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """One picture with its captions as the source gives them. Exactly one of `picture` and `reason` is set."""
+
+    source_row: str  # where it stands in the source, for a reader who wants to repair it
+    picture: bytes | None = None
+    reason: str = ""  # why there is no usable picture or caption: a short, countable word such as "missing_picture"
+    detail: str = ""
+    captions: tuple[str, ...] = ()
+    slots: tuple[Slots, ...] = ()  # one per caption, or empty where the source declares none
+    group: str = ""  # rows of one group may not be torn apart by a split; "" = a group of its own
+    split: str = ""  # the split that the source prescribes; "" = none
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Who made the pictures and what is allowed with them; travels to the model card."""
+
+    title: str
+    text: str
+    licence: str = ""
+    url: str = ""
+
+
+class Source(Protocol):
+    """A source of captioned pictures. Iterating streams: one picture in memory at a time."""
+
+    attribution: Attribution
+
+    def fingerprint(self) -> str:
+        """Hex digest of the content: changes if, and only if, a row or a picture changes."""
+        ...
+
+    def total(self) -> int:
+        """Number of rows that iterating yields; for progress."""
+        ...
+
+    def __iter__(self) -> Iterator[SourceRow]:
+        """Yield the rows in a stable order."""
+        ...

@@ -1,0 +1,162 @@
+"""Who trains and who tests, decided by hashes, so that nothing leaks and nothing moves when rows are appended.
+
+A cluster is what may not be torn: near duplicates and rows of one group. Rows join clusters in the order of the source,
+and a cluster's split is settled by its oldest row: the split it prescribes, else the first holdout that it falls under,
+else a hash of its group or picture. A later row follows its cluster. A row that would tie two splits together (a near
+duplicate of a training and of a test picture, say) is dropped and counted; so appended rows never move old ones.
+
+That holds for new pictures. An appended copy of an old picture that brings a new group, a new caption or another
+prescribed split changes the old row itself, and may thereby move it.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vlm_assets.data.clusters import Clusters
+from vlm_assets.data.sources.base import Slots
+from vlm_assets.errors import ConfigError
+
+TRAIN, VAL, TEST = "train", "val", "test"
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Values that training never sees: a share of all combinations of `slots` goes to the split test_<name>."""
+
+    name: str
+    slots: tuple[str, ...]
+    fraction: float
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+        return f"{TEST}_{self.name}"
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """Shares of the splits, in order of the hash, and what is held out before."""
+
+    train_fraction: float = 0.75
+    val_fraction: float = 0.10
+    test_fraction: float = 0.15
+    holdouts: tuple[Holdout, ...] = ()
+    seed: int = 0
+
+    def split_names(self) -> list[str]:
+        """All splits that this plan makes, the ordinary ones first."""
+        shares = {TRAIN: self.train_fraction, VAL: self.val_fraction, TEST: self.test_fraction}
+        return [name for name, share in shares.items() if share > 0] + [holdout.split for holdout in self.holdouts]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What the split needs to know of one picture."""
+
+    image_id: str
+    group: str = ""
+    split: str = ""  # prescribed by the source
+    slots: tuple[Slots, ...] = ()  # one per caption
+    twins: tuple[int, ...] = ()  # positions of near duplicates that come before it
+
+
+@dataclass
+class Assignment:
+    """By position: split and cluster of each row, and for dropped rows the splits they would have tied together."""
+
+    split: dict[int, str] = field(default_factory=dict[int, str])
+    cluster: dict[int, str] = field(default_factory=dict[int, str])
+    dropped: dict[int, tuple[str, ...]] = field(default_factory=dict[int, tuple[str, ...]])
+
+
+def assign_splits(rows: Sequence[Candidate], plan: SplitPlan) -> Assignment:
+    """Give every row a split and a cluster, in order. Raises ConfigError if the shares do not add up to 1."""
+    check_plan(plan)
+    result = Assignment()
+    clusters: Clusters[int] = Clusters()
+    group_members: dict[str, int] = {}
+    for position, row in enumerate(rows):
+        kin = [twin for twin in row.twins if twin in result.split]
+        if row.group in group_members:
+            kin.append(group_members[row.group])
+        ties = {result.split[clusters.find(member)] for member in kin}
+        claim = row.split or held_out(row.slots, plan)
+        splits = ties | ({claim} if claim else set())
+        if len(splits) > 1:
+            result.dropped[position] = tuple(sorted(splits))
+            continue
+        result.split[position] = next(iter(splits), "") or hashed_split(row, plan)
+        clusters.find(position)
+        for member in kin:
+            clusters.join(position, member)
+        if row.group:
+            group_members.setdefault(row.group, position)
+    result.cluster = {position: rows[clusters.find(position)].image_id for position in result.split}
+    return result
+
+
+def check_plan(plan: SplitPlan) -> None:
+    """Raise ConfigError for shares that do not add up to 1 and for holdouts of one name."""
+    shares = (plan.train_fraction, plan.val_fraction, plan.test_fraction)
+    if abs(sum(shares) - 1) > 1e-9 or min(shares) < 0 or plan.train_fraction <= 0:
+        raise ConfigError(
+            f"train, val and test fractions are {', '.join(f'{share:g}' for share in shares)} and add up to "
+            f"{sum(shares):g}; they must be 0 or more, with some training, and add up to 1."
+        )
+    names = [holdout.name for holdout in plan.holdouts]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"Two holdouts are called '{repeated[0]}'. Give each holdout a name of its own.")
+
+
+def held_out(slots: Iterable[Slots], plan: SplitPlan) -> str:
+    """Split of the first holdout that any of the captions falls under, or ""."""
+    captions = list(slots)
+    for holdout in plan.holdouts:
+        for values in held_values(captions, holdout):
+            if unit_hash(plan.seed, holdout.name, *values) < holdout.fraction:
+                return holdout.split
+    return ""
+
+
+def held_values(slots: Iterable[Slots], holdout: Holdout) -> set[tuple[str, ...]]:
+    """The combinations of the holdout's slots that the captions declare."""
+    return {
+        tuple(caption[slot] for slot in holdout.slots)
+        for caption in slots
+        if all(slot in caption for slot in holdout.slots)
+    }
+
+
+def hashed_split(row: Candidate, plan: SplitPlan) -> str:
+    """Split of a cluster that this row founds: by its group if it has one, so that a group's fate hangs on no order."""
+    share = unit_hash(plan.seed, "group" if row.group else "image", row.group or row.image_id)
+    if share < plan.train_fraction:
+        return TRAIN
+    return VAL if share < plan.train_fraction + plan.val_fraction or plan.test_fraction == 0 else TEST
+
+
+def unit_hash(seed: int, *parts: str) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments."""
+    text = json.dumps([seed, *parts])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
+
+
+def leaks_of_naive_split(clusters: Sequence[str], copies: Sequence[int], plan: SplitPlan) -> tuple[int, int]:
+    """(test rows with a twin in train, test rows) of a split of single source rows that is blind to duplicates."""
+    splits: defaultdict[str, list[str]] = defaultdict(list)
+    for index, (cluster, count) in enumerate(zip(clusters, copies, strict=True)):
+        for copy in range(count):
+            splits[cluster].append(hashed_split(Candidate(f"naive {index} {copy}"), plan))
+    tests = sum(members.count(TEST) for members in splits.values())
+    leaked = sum(members.count(TEST) for members in splits.values() if TRAIN in members)
+    return leaked, tests
+
+
+def split_counts(splits: Iterable[str], plan: SplitPlan) -> Mapping[str, int]:
+    """Rows per split, in the plan's order, with the empty ones."""
+    names = list(splits)
+    return {name: names.count(name) for name in dict.fromkeys([*plan.split_names(), *sorted(set(names))])}

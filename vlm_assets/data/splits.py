@@ -1,0 +1,225 @@
+"""From a raw snapshot to clean splits: filter, find duplicates, assign, and account for every row that is dropped."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vlm_assets.data.dedup import NearDuplicate, Signature, Thresholds, near_duplicates, signature
+from vlm_assets.data.previews import write_caption_lengths, write_split_balance
+from vlm_assets.data.quality import Fault, QualityLimits, caption_fault, picture_fault
+from vlm_assets.data.split import (
+    Assignment,
+    Candidate,
+    SplitPlan,
+    assign_splits,
+    check_plan,
+    held_values,
+    leaks_of_naive_split,
+    split_counts,
+    unit_hash,
+)
+from vlm_assets.data.tables import (
+    DROPPED,
+    NEAR_DUPLICATES,
+    SPLIT_ROWS,
+    Row,
+    read_json,
+    read_rows,
+    stream_pictures,
+    write_json,
+    write_rows,
+)
+from vlm_assets.errors import ConfigError, SourceError
+from vlm_assets.progress import Progress
+from vlm_serving.errors import PictureError
+from vlm_serving.images import decode_picture
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """All that decides the splits."""
+
+    quality: QualityLimits = field(default_factory=QualityLimits)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    plan: SplitPlan = field(default_factory=SplitPlan)
+
+
+def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Callable[[str], object]) -> dict[str, int]:
+    """Write the splits of the snapshot in `raw` into `directory`; returns the number of rows per split.
+
+    One thumbnail (1 kB) per picture stays in memory. Raises SourceError if nothing is left, ConfigError if a split
+    that the plan asks for is empty.
+    """
+    check_plan(settings.plan)
+    dropped = Dropped()
+    rows, signatures = _usable(raw, settings.quality, dropped, log)
+    plan = applicable_plan(rows, settings.plan)
+    if not rows:
+        raise SourceError(
+            f"No picture is left of {len(dropped.rows):,}: {_listed(dropped.reasons())}. Loosen the quality limits or "
+            "repair the source."
+        )
+    pairs = near_duplicates(signatures, settings.thresholds)
+    assignment = assign_splits(_candidates(rows, pairs), plan)
+    kept = _kept(rows, assignment, dropped)
+    counts = dict(split_counts((row["split"] for row in kept), plan))
+    _check_counts(counts, plan)
+    write_rows(directory / "rows.parquet", SPLIT_ROWS, kept)
+    write_rows(directory / "dropped.parquet", DROPPED, dropped.rows)
+    write_rows(directory / "near_duplicates.parquet", NEAR_DUPLICATES, _pair_rows(rows, pairs))
+    write_json(directory / "summary.json", _summary(raw, kept, counts, dropped, pairs, plan))
+    write_split_balance(directory / "split_balance.png", counts)
+    write_caption_lengths(
+        directory / "caption_lengths.png", [len(caption.split()) for row in kept for caption in row["captions"]]
+    )
+    return counts
+
+
+class Dropped:
+    """What was left out, and why: whole pictures, and single captions of pictures that stay."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, str]] = []
+
+    def add(self, image_id: str, fault: Fault, caption: str = "") -> None:
+        """Account for one picture, or for one of its captions."""
+        self.rows.append({"image_id": image_id, "caption": caption, "reason": fault.reason, "detail": fault.detail})
+
+    def reasons(self) -> dict[str, int]:
+        """Counts by reason, most frequent first."""
+        return dict(Counter(row["reason"] for row in self.rows).most_common())
+
+
+def _usable(
+    raw: Path, limits: QualityLimits, dropped: Dropped, log: Callable[[str], object]
+) -> tuple[list[dict[str, Any]], list[Signature]]:
+    """Rows that pass the quality limits, in the source's order, with their signatures."""
+    rows = read_rows(raw / "rows.parquet")
+    good = {row["sha256"]: row for row in rows if _keep_good_captions(row, limits, dropped)}
+    signatures: dict[str, Signature] = {}
+    progress = Progress("compare", len(rows), log)
+    for sha256, data in stream_pictures(raw):
+        progress.advance()
+        if sha256 in good:
+            found = _inspect(data, limits)
+            if isinstance(found, Fault):
+                dropped.add(good[sha256]["image_id"], found)
+            else:
+                signatures[sha256] = found
+    progress.done()
+    usable = [row for row in rows if row["sha256"] in signatures]
+    return usable, [signatures[row["sha256"]] for row in usable]
+
+
+def _inspect(data: bytes, limits: QualityLimits) -> Signature | Fault:
+    try:
+        picture = decode_picture(data)
+    except PictureError as error:
+        return Fault("undecodable", str(error))
+    return picture_fault(picture, limits) or signature(picture)
+
+
+def _keep_good_captions(row: dict[str, Any], limits: QualityLimits, dropped: Dropped) -> bool:
+    """Take the faulty captions, with their slots, out of the row; False if none is left."""
+    slots: list[Any] = json.loads(row["slots"]) or [{}] * len(row["captions"])
+    good: list[tuple[str, Any]] = []
+    for caption, said in zip(row["captions"], slots, strict=True):
+        fault = caption_fault(caption, limits)
+        if fault:
+            dropped.add(row["image_id"], fault, caption)
+        else:
+            good.append((caption, said))
+    row["captions"] = [caption for caption, _ in good]
+    if any(said for _, said in good):
+        row["slots"] = json.dumps([said for _, said in good], ensure_ascii=False)
+    if not good:
+        dropped.add(row["image_id"], Fault("no_caption_left", "all captions were dropped"))
+    return bool(good)
+
+
+def _candidates(rows: Sequence[Row], pairs: Sequence[NearDuplicate]) -> list[Candidate]:
+    twins: dict[int, list[int]] = {}
+    for pair in pairs:
+        twins.setdefault(pair.second, []).append(pair.first)
+    return [
+        Candidate(
+            row["image_id"], row["group"], row["split"], tuple(json.loads(row["slots"])), tuple(twins.get(at, ()))
+        )
+        for at, row in enumerate(rows)
+    ]
+
+
+def _kept(rows: Sequence[Row], assignment: Assignment, dropped: Dropped) -> list[dict[str, Any]]:
+    for position, splits in assignment.dropped.items():
+        fault = Fault("would_tie_splits", f"near duplicate or group mate of rows in {' and '.join(splits)}")
+        dropped.add(rows[position]["image_id"], fault)
+    return [
+        {**rows[position], "split": split, "cluster": assignment.cluster[position]}
+        for position, split in assignment.split.items()
+    ]
+
+
+def _pair_rows(rows: Sequence[Row], pairs: Sequence[NearDuplicate]) -> list[dict[str, Any]]:
+    return [
+        {
+            "image_id_a": rows[pair.first]["image_id"],
+            "image_id_b": rows[pair.second]["image_id"],
+            "distance": pair.mean_levels,
+        }
+        for pair in pairs
+    ]
+
+
+def _check_counts(counts: Mapping[str, int], plan: SplitPlan) -> None:
+    empty = [name for name, count in counts.items() if count == 0]
+    if empty:
+        raise ConfigError(
+            f"Split '{empty[0]}' is empty: {sum(counts.values()):,} pictures fell into {_listed(counts)} with seed "
+            f"{plan.seed}. Use more pictures, a larger fraction for it, or another seed."
+        )
+
+
+def _summary(
+    raw: Path,
+    kept: Sequence[Row],
+    counts: Mapping[str, int],
+    dropped: Dropped,
+    pairs: Sequence[NearDuplicate],
+    plan: SplitPlan,
+) -> dict[str, Any]:
+    leaked, tests = leaks_of_naive_split([row["cluster"] for row in kept], [row["copies"] for row in kept], plan)
+    raw_summary = read_json(raw / "summary.json")
+    return {
+        "pictures": len(kept),
+        "captions": sum(len(row["captions"]) for row in kept),
+        "splits": dict(counts),
+        "dropped_by_reason": dropped.reasons(),
+        "near_duplicate_pairs": len(pairs),
+        "clusters": len({row["cluster"] for row in kept}),
+        "naive_split": {"leaked_test_rows": leaked, "test_rows": tests},
+        "held_out_values": held_out_values(kept, plan),
+        "attribution": raw_summary.get("attribution", {}),
+    }
+
+
+def applicable_plan(rows: Sequence[Row], plan: SplitPlan) -> SplitPlan:
+    """The plan without the holdouts on slots that this source does not declare: own pictures seldom come with slots."""
+    declared = {slot for row in rows for caption in json.loads(row["slots"]) for slot in caption}
+    return replace(plan, holdouts=tuple(holdout for holdout in plan.holdouts if declared.issuperset(holdout.slots)))
+
+
+def held_out_values(rows: Sequence[Row], plan: SplitPlan) -> dict[str, list[dict[str, str]]]:
+    """By holdout: the combinations of slot values that it keeps from training."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for holdout in plan.holdouts:
+        values = {value for row in rows for value in held_values(json.loads(row["slots"]), holdout)}
+        held = sorted(value for value in values if unit_hash(plan.seed, holdout.name, *value) < holdout.fraction)
+        found[holdout.name] = [dict(zip(holdout.slots, value, strict=True)) for value in held]
+    return found
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())

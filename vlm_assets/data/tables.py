@@ -1,0 +1,142 @@
+"""The Parquet tables of the data stage: their columns, and how pictures are packed into files and read back."""
+
+# pyright: reportUnknownParameterType=false  (pyarrow ships no types)
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+PACK_BYTES = 128 * 1024 * 1024
+ROWS_PER_GROUP = 256  # what a reader must hold at once: a picture of 1 MB makes 256 MB
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # the layout of `datasets.Image`
+
+RAW_ROWS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", pa.string()),
+        ("captions", pa.list_(pa.string())),
+        ("group", pa.string()),
+        ("slots", pa.string()),
+        ("split", pa.string()),
+        ("copies", pa.int32()),  # rows of the source that show exactly these pixels
+    ]
+)
+PICTURES = pa.schema([("sha256", pa.string()), ("image", IMAGE)])
+QUARANTINE = pa.schema([("source_row", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+SPLIT_ROWS = RAW_ROWS.append(pa.field("cluster", pa.string()))
+DROPPED = pa.schema([(name, pa.string()) for name in ("image_id", "caption", "reason", "detail")])
+NEAR_DUPLICATES = pa.schema([("image_id_a", pa.string()), ("image_id_b", pa.string()), ("distance", pa.float32())])
+SHARD = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("image", IMAGE),
+        ("captions", pa.list_(pa.string())),
+        ("input_ids", pa.list_(pa.list_(pa.int32()))),
+        ("slots", pa.string()),
+    ]
+)
+
+Row = Mapping[str, Any]
+
+
+def write_rows(path: Path, schema: pa.Schema, rows: Sequence[Row]) -> None:
+    """Write a table that fits into memory."""
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path, compression="zstd")
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Read a table that fits into memory, as one dictionary per row."""
+    return pq.read_table(path, columns=list(columns) if columns else None).to_pylist()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object for people and programs alike."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def stream_pictures(directory: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield (sha256, file bytes) of every picture of a raw dataset, a row group at a time."""
+    for pack in sorted(directory.glob("pictures-*.parquet")):
+        with pq.ParquetFile(pack) as file:
+            for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
+                for row in batch.to_pylist():
+                    yield row["sha256"], row["image"]["bytes"]
+
+
+class PackWriter:
+    """Writes rows with pictures to `<prefix>-00000.parquet`, `-00001`, ..., each of about PACK_BYTES of pictures."""
+
+    def __init__(self, directory: Path, prefix: str, schema: pa.Schema, pack_bytes: int = PACK_BYTES) -> None:
+        self.rows = 0
+        self.packs = 0
+        self._directory, self._prefix, self._schema = directory, prefix, _with_features(schema)
+        self._pack_bytes = pack_bytes
+        self._written_bytes = 0
+        self._waiting: list[Row] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, row: Row) -> None:
+        """Take one row whose `image` is {"bytes", "path"}."""
+        self._waiting.append(row)
+        self._written_bytes += len(row["image"]["bytes"])
+        self.rows += 1
+        if len(self._waiting) >= ROWS_PER_GROUP or self._written_bytes >= self._pack_bytes:
+            self._flush()
+        if self._written_bytes >= self._pack_bytes:
+            self._close_pack()
+
+    def close(self) -> None:
+        """Write what is waiting; a writer that took no row leaves one empty file, so that readers find the columns."""
+        if self._waiting or self.packs == 0:
+            self._flush()
+        self._close_pack()
+
+    def __enter__(self) -> Self:
+        """Nothing to prepare: the first file opens with the first rows."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files."""
+        self.close()
+
+    def _flush(self) -> None:
+        if self._writer is None:
+            path = self._directory / f"{self._prefix}-{self.packs:05d}.parquet"
+            self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+            self.packs += 1
+        self._writer.write_table(pa.Table.from_pylist(list(self._waiting), schema=self._schema))
+        self._waiting.clear()
+
+    def _close_pack(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self._written_bytes = None, 0
+
+
+def _with_features(schema: pa.Schema) -> pa.Schema:
+    """Say to Hugging Face `datasets` which column is a picture, in the words that it writes itself."""
+    features = {field.name: _feature(field.type) for field in schema}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    if kind == IMAGE:
+        return {"_type": "Image"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    return {"dtype": str(kind), "_type": "Value"}

@@ -1,0 +1,127 @@
+"""Asset of the evaluation group: what the candidate says of pictures it never saw, and how good that is."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from vlm_assets.contracts import ArtifactRef, Recipe
+from vlm_assets.evaluation.config import EvalConfig
+from vlm_assets.evaluation.display import HEADLINE, shown
+from vlm_assets.release.ledger import Ledger, LedgerEntry
+from vlm_assets.resources import StoreResource, TrackerResource
+
+CODE_VERSION = "1"
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"python", "pytorch", "mlflow"},
+    owners=["team:vlm"],
+    code_version=CODE_VERSION,
+    pool="compute",
+    description="The candidate on held-out pictures, by the captioner that serves: BLEU, ROUGE-L, CIDEr, exact match and "
+    "slot accuracy with 95 % intervals, against its base, the champion and two baselines without a model.",
+)
+def eval_report(
+    context: dg.AssetExecutionContext,
+    config: EvalConfig,
+    store: StoreResource,
+    tracker: TrackerResource,
+    tokenized_shards: ArtifactRef,
+    finetuned_model: ArtifactRef,
+    base_model: ArtifactRef,
+):
+    """Caption, score and draw; or reuse the report on the same candidate, champion and settings."""
+    opened = store.open()
+    rival = champion_to_beat(Ledger(opened).entries(), finetuned_model)
+    parents = (tokenized_shards, finetuned_model, base_model)
+    recipe = report_recipe(config, parents, rival)
+    lineage = {recipe.name: recipe.version, **{ref.name: ref.version for ref in parents}, **recipe.inputs}
+
+    def write(path: Path) -> None:
+        from vlm_assets.evaluation.systems import Models
+        from vlm_assets.evaluation.write import GALLERY, REPORT, SCORE_PLOT, SCORES, write_evaluation
+
+        champion = opened.directory(rival) if rival else None
+        models = Models(opened.directory(finetuned_model), opened.directory(base_model), champion)
+        with tracker.run(context, "eval_report") as run:
+            scores = write_evaluation(
+                path, opened.directory(tokenized_shards), models, config, lineage, context.log.info
+            )
+            run.log_metrics(flat_scores(scores))
+            for name in (REPORT, SCORES, SCORE_PLOT, GALLERY):
+                run.log_artifact(path / name)
+
+    built = opened.build(recipe, lambda draft: write(draft.path))
+    return dg.MaterializeResult(
+        value=built.ref,
+        data_version=dg.DataVersion(built.ref.version),
+        metadata={**report_metadata(built.path), "dagster/uri": built.ref.uri},
+    )
+
+
+def champion_to_beat(entries: Sequence[LedgerEntry], candidate: ArtifactRef) -> ArtifactRef | None:
+    """The last champion that is not the candidate itself; None before another model was released.
+
+    For a candidate that is champion by now this is the one it replaced: a second run finds the first run's report.
+    """
+    others = [entry.artifact for entry in entries if entry.artifact.version != candidate.version]
+    return others[-1] if others else None
+
+
+def report_recipe(config: EvalConfig, parents: tuple[ArtifactRef, ...], champion: ArtifactRef | None) -> Recipe:
+    """The champion decides the content too; a `finetuned_model` like the candidate, it is an input, not a parent."""
+    settings = config.model_dump(exclude={"threads"})  # says how fast, not what
+    return Recipe("eval_report", CODE_VERSION, settings, parents, {"champion": champion.version} if champion else {})
+
+
+def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Figures for MLflow: `candidate.test.cider`, …"""
+    return {
+        f"{system}.{split}.{metric}": float(estimate["value"])
+        for system, measured in scores["systems"].items()
+        for split, result in measured["splits"].items()
+        for metric, estimate in result["metrics"].items()
+    }
+
+
+def score_table(scores: Mapping[str, Any]) -> list[dg.TableRecord]:
+    """One record per system and split: n, and each main metric with its interval."""
+    headline = scores["systems"]["candidate"]["splits"][scores["headline_split"]]["metrics"]
+    records: list[dg.TableRecord] = []
+    for measured in scores["systems"].values():
+        for split, result in measured["splits"].items():
+            cells = {
+                metric.label: f"{metric.text(estimate['value'])} ({metric.interval(estimate)})" if estimate else "–"
+                for metric in shown(HEADLINE, headline)
+                for estimate in [result["metrics"].get(metric.key)]
+            }
+            records.append(
+                dg.TableRecord({"captioner": measured["label"], "pictures": split, "n": result["n"], **cells})
+            )
+    return records
+
+
+def report_metadata(path: Path) -> dict[str, Any]:
+    """What Dagster shows, read from the artifact, so that a reused one shows the same."""
+    scores: dict[str, Any] = json.loads((path / "scores.json").read_text(encoding="utf-8"))
+    candidate = scores["systems"]["candidate"]["splits"][scores["headline_split"]]
+    key_scores = {name: float(estimate["value"]) for name, estimate in candidate["metrics"].items()}
+    return {
+        "scores": dg.MetadataValue.table(records=score_table(scores)),
+        "plot": _picture(path / "scores.png"),
+        "gallery": _picture(path / "gallery.png"),
+        "report": dg.MetadataValue.path(str(path / "report.html")),
+        "base": scores["base"]["description"],
+        "pictures": candidate["n"],
+        **key_scores,
+    }
+
+
+def _picture(path: Path) -> dg.MetadataValue[Any]:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{data})")

@@ -1,0 +1,22 @@
+"""Settings of the evaluation."""
+
+import dagster as dg
+from pydantic import Field
+
+
+class EvalConfig(dg.Config):
+    """How `eval_report` captions and counts. The defaults of generation are those of serving."""
+
+    splits: list[str] = Field(
+        default=["test", "test_*", "val"],
+        description="Splits to caption, as names or patterns. `test` is the headline and is always among them.",
+    )
+    max_pictures: int = Field(default=0, ge=0, description="Caption at most this many pictures per split; 0 is all.")
+    batch_size: int = Field(default=32, ge=1, le=1024, description="Pictures per forward pass.")
+    num_beams: int = Field(default=1, ge=1, le=16, description="Beams of generation; 1 is greedy, as in serving.")
+    max_new_tokens: int = Field(default=30, ge=1, le=200, description="Longest caption, in tokens.")
+    resamples: int = Field(default=1000, ge=100, le=100_000, description="Bootstrap resamples for every interval.")
+    seed: int = Field(default=0, ge=0, description="Seed of the bootstrap and of the gallery's random pictures.")
+    min_slice: int = Field(default=10, ge=2, description="Slices with fewer pictures than this are not shown.")
+    gallery_pictures: int = Field(default=12, ge=1, le=100, description="Pictures per part of the report's gallery.")
+    threads: int = Field(default=0, ge=0, le=256, description="CPU threads; 0 is as many as the process may use.")

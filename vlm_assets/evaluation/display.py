@@ -1,0 +1,75 @@
+"""Which metrics are shown, in which order, under which name, and how a number is spelled."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+
+class EstimateJson(TypedDict):
+    """A value with its 95 % interval from n pictures, as it stands in scores.json."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's key in scores.json and how it is shown. `share` ones lie in 0..1 and are shown in per cent."""
+
+    key: str
+    label: str
+    explanation: str
+    share: bool = True
+
+    def text(self, value: float, *, signed: bool = False) -> str:
+        """The value as people read it: `7.32`, `41.0 %`; `+1.21`, `+3.5 points` for differences."""
+        if not math.isfinite(value):
+            return "n/a"
+        sign = "+" if signed else ""
+        return f"{100 * value:{sign}.1f} {self._unit(signed)}" if self.share else f"{value:{sign}.2f}"
+
+    def interval(self, estimate: Mapping[str, Any], *, signed: bool = False) -> str:
+        """`6.94 to 7.71`; the unit stands once, at the end."""
+        low = self.text(estimate["low"], signed=signed).removesuffix(f" {self._unit(signed)}")
+        return f"{low} to {self.text(estimate['high'], signed=signed)}"
+
+    @staticmethod
+    def _unit(signed: bool) -> str:
+        return "points" if signed else "%"
+
+
+CIDER = Metric("cider", "CIDEr", "rare words and phrases shared with the references; 10 is the most", share=False)
+EXACT = Metric("exact_match", "Exact match", "the caption is word for word one of the references")
+SLOTS = Metric("slot_accuracy", "Slot accuracy", "what the picture shows (role, colour, …) is named rightly")
+BLEU_4 = Metric("bleu_4", "BLEU-4", "runs of up to four words shared with the references")
+ROUGE_L = Metric("rouge_l", "ROUGE-L", "longest common subsequence of words")
+METRICS = (
+    CIDER,
+    EXACT,
+    SLOTS,
+    BLEU_4,
+    Metric("bleu_3", "BLEU-3", "runs of up to three words"),
+    Metric("bleu_2", "BLEU-2", "runs of up to two words"),
+    Metric("bleu_1", "BLEU-1", "single words"),
+    ROUGE_L,
+)
+HEADLINE = (CIDER, EXACT, SLOTS, BLEU_4, ROUGE_L)
+
+
+def shown(metrics: Iterable[Metric], present: Mapping[str, Any]) -> list[Metric]:
+    """Those of `metrics` that were measured: slot accuracy, for one, only exists where a source declares slots."""
+    return [metric for metric in metrics if metric.key in present]
+
+
+def axis_end(metric: Metric, estimates: Iterable[Mapping[str, Any]]) -> float:
+    """Where a metric's axis, which starts at 0, ends: 1 for shares, else the next round number above every interval."""
+    if metric.share:
+        return 1.0
+    top = max((estimate["high"] for estimate in estimates), default=1.0)
+    for end in (0.1, 0.2, 0.5, 1, 2, 4, 6, 8, 10, 12):
+        if top <= end:
+            return float(end)
+    return float(math.ceil(top))

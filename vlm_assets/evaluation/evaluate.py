@@ -1,0 +1,162 @@
+"""From everybody's captions to scores.json: values with intervals, paired differences, slices, signs of collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from vlm_assets.contracts import digest
+from vlm_assets.evaluation.collapse import collapse_measures, plain
+from vlm_assets.evaluation.display import METRICS
+from vlm_assets.evaluation.predict import CaptionTable
+from vlm_assets.evaluation.slices import all_slices
+from vlm_assets.evaluation.systems import CANDIDATE, HEADLINE_SPLIT, IN_A_SENTENCE, LABELS, System
+
+if TYPE_CHECKING:
+    from vlm_assets.evaluation.config import EvalConfig
+
+SCORES_SCHEMA = 1
+Items = dict[str, NDArray[np.float64]]  # by metric, one score per picture
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One system on one split: estimates as JSON, and the per-picture scores behind them (not all metrics have any)."""
+
+    metrics: dict[str, dict[str, float]]
+    items: Items
+
+
+ScoredSystems = dict[str, dict[str, Scored]]  # by system, by split
+
+
+def score_everything(systems: Sequence[System], config: EvalConfig) -> ScoredSystems:
+    """Score every system on every split that it captioned."""
+    return {
+        system.key: {name: score_table(table, config) for name, table in system.captions.items()} for system in systems
+    }
+
+
+def scores_json(
+    systems: Sequence[System],
+    scored: ScoredSystems,
+    training: Sequence[Sequence[str]],
+    config: EvalConfig,
+) -> dict[str, Any]:
+    """The machine-readable result, without what only the asset knows (lineage, attribution)."""
+    known = {plain(text) for texts in training for text in texts}
+    candidate = next(system for system in systems if system.key == CANDIDATE)
+    return {
+        "schema": SCORES_SCHEMA,
+        "headline_split": HEADLINE_SPLIT,
+        "systems": {system.key: _system_json(system, scored[system.key], known) for system in systems},
+        "splits": {name: _split_json(table) for name, table in candidate.captions.items()},
+        "differences": list(differences(scored, config)),
+        "slices": slice_scores(candidate.captions[HEADLINE_SPLIT], scored[CANDIDATE][HEADLINE_SPLIT], config),
+        "protocol": protocol(config),
+    }
+
+
+def differences(scored: ScoredSystems, config: EvalConfig) -> Iterator[dict[str, Any]]:
+    """Candidate minus each rival on every split that both captioned, paired by picture."""
+    from vlm_assets.evaluation.significance import paired_difference
+
+    rivals = [key for key in scored if key != CANDIDATE]
+    for rival, split in product(rivals, scored[CANDIDATE]):
+        if split not in scored[rival]:
+            continue
+        ours, theirs = scored[CANDIDATE][split].items, scored[rival][split].items
+        for metric in METRICS:
+            if metric.key in ours and metric.key in theirs:
+                found = paired_difference(
+                    ours[metric.key], theirs[metric.key], resamples=config.resamples, seed=config.seed
+                )
+                yield {"against": rival, "split": split, "metric": metric.key, **asdict(found)}
+
+
+def slice_scores(table: CaptionTable, whole: Scored, config: EvalConfig) -> list[dict[str, Any]]:
+    """Every slice of the split that is large enough, with the mean of its pictures' scores."""
+    from vlm_assets.evaluation.significance import bootstrap_mean
+
+    columns = {name: table[name].to_pylist() for name in ("references", "brightness", "slots")}
+    slices = all_slices(columns["references"], columns["brightness"], columns["slots"], config.min_slice)
+    return [
+        {
+            "kind": piece.kind,
+            "name": piece.name,
+            "n": len(piece.rows),
+            "metrics": {
+                key: asdict(bootstrap_mean(values[piece.rows], resamples=config.resamples, seed=config.seed))
+                for key, values in whole.items.items()
+            },
+        }
+        for piece in slices
+    ]
+
+
+def captions_table(systems: Sequence[System], scored: ScoredSystems) -> CaptionTable:
+    """Every caption of every system with its per-picture scores, for whoever wants to look closer."""
+    tables: list[CaptionTable] = []
+    for system in systems:
+        for split, table in system.captions.items():
+            for name, value in (("split", split), ("system", system.key)):
+                table = table.add_column(0, name, pa.array([value] * table.num_rows, pa.string()))
+            for metric, values in sorted(scored[system.key][split].items.items()):
+                table = table.append_column(f"score_{metric}", pa.array(values, pa.float64()))
+            tables.append(table)
+    return pa.concat_tables(tables, promote_options="default")
+
+
+def _system_json(system: System, scored: Mapping[str, Scored], known: Collection[str]) -> dict[str, Any]:
+    return {
+        "label": LABELS[system.key],
+        "in_a_sentence": IN_A_SENTENCE[system.key],
+        "about": system.about,
+        "version": system.version,
+        "splits": {
+            name: {
+                "n": table.num_rows,
+                "metrics": scored[name].metrics,
+                "collapse": collapse_measures(table["caption"].to_pylist(), table["references"].to_pylist(), known),
+            }
+            for name, table in system.captions.items()
+        },
+    }
+
+
+def _split_json(table: CaptionTable) -> dict[str, Any]:
+    """Enough to tell whether two reports speak of the same pictures and references."""
+    rows = [table["image_id"].to_pylist(), table["references"].to_pylist()]
+    return {"n": table.num_rows, "sha256": digest(rows)}
+
+
+def protocol(config: EvalConfig) -> dict[str, Any]:
+    """How the numbers came about, for readers and for machines."""
+    decoding = "greedily" if config.num_beams == 1 else f"with {config.num_beams} beams"
+    return {
+        "num_beams": config.num_beams,
+        "max_new_tokens": config.max_new_tokens,
+        "max_pictures": config.max_pictures,
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "min_slice": config.min_slice,
+        "text": [
+            f"Captions are generated {decoding}, at most {config.max_new_tokens} tokens, by the same code and from the "
+            "same sealed bundle that serves, on the pixels of the shards."
+            + (f" Of each split the first {config.max_pictures:,} pictures count." if config.max_pictures else ""),
+            "BLEU, ROUGE-L and CIDEr are those of the COCO caption evaluation: Penn Treebank tokens, lower case, "
+            "punctuation dropped. CIDEr weighs words by how rare they are among the references of the split at hand, "
+            "so its values on different splits do not compare.",
+            "An exact match is a caption that equals one of its references word for word. Slot accuracy asks whether "
+            "what the source declares about the picture (role, colour, …) is what the caption says.",
+            f"Intervals hold 95 %: percentile bootstrap over pictures, {config.resamples:,} resamples, seed "
+            f"{config.seed}; differences are resampled in pairs. They cover the choice of pictures, not the luck of "
+            "one training run.",
+        ],
+    }

@@ -1,0 +1,87 @@
+"""Captions of a split, through the very Captioner that serves, on the very pixels that the shards hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from vlm_assets.errors import ConfigError
+from vlm_assets.evaluation.pictures import PictureBatch, count_rows, picture_batches
+from vlm_assets.progress import Progress
+
+if TYPE_CHECKING:  # the captioner's module imports torch
+    from vlm_serving.captioner import Caption, GenerationOptions
+
+CaptionTable = Any  # a pyarrow.Table of CAPTION_SCHEMA; pyarrow ships no types
+CAPTION_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("caption", pa.string()),
+        ("confidence", pa.float64()),  # null where the system has none (baselines)
+        ("token_count", pa.int32()),  # likewise
+        ("references", pa.list_(pa.string())),
+        ("slots", pa.string()),
+        ("brightness", pa.float64()),  # mean of the picture's channels, 0..1
+    ]
+)
+
+
+class PixelCaptioner(Protocol):
+    """The part of `vlm_serving.captioner.Captioner` that evaluation needs."""
+
+    def caption_pixels(self, pixels: NDArray[np.uint8], options: GenerationOptions = ..., /) -> list[Caption]:
+        """uint8 (B, 3, H, W) -> B captions."""
+        ...
+
+
+def caption_split(
+    captioner: PixelCaptioner,
+    shard_files: Sequence[Path],
+    batch_size: int,
+    log: Callable[[str], None],
+    *,
+    options: GenerationOptions | None = None,
+    label: str = "captions",
+    limit: int = 0,
+) -> CaptionTable:
+    """Caption the pictures of `shard_files` in order; a table of CAPTION_SCHEMA, one row per picture.
+
+    `limit` > 0 takes the first rows only. Without `options` the captioner's own defaults hold, as in serving.
+    Raises ConfigError if there is nothing to caption.
+    """
+    total = count_rows(shard_files, limit)
+    if total == 0:
+        raise ConfigError(f"Nothing to caption for {label}: the split has 0 pictures. Check evaluation's `splits`.")
+    progress = Progress(label, total, log)
+    arguments = () if options is None else (options,)
+    tables: list[CaptionTable] = []
+    for batch in picture_batches(shard_files, batch_size, limit):
+        captions = captioner.caption_pixels(batch.pixels, *arguments)
+        tables.append(_table(batch, captions))
+        progress.advance(len(captions))
+    progress.done()
+    return pa.concat_tables(tables)
+
+
+def brightness(pixels: NDArray[np.uint8]) -> list[float]:
+    """Mean of all channels of each picture in (B, 3, H, W), as a share of full white."""
+    means: NDArray[np.float64] = pixels.mean(axis=(1, 2, 3), dtype=np.float64) / 255
+    return means.tolist()
+
+
+def _table(batch: PictureBatch, captions: Sequence[Caption]) -> CaptionTable:
+    columns: dict[str, list[Any]] = {
+        "image_id": batch.image_ids,
+        "caption": [caption.text for caption in captions],
+        "confidence": [caption.confidence for caption in captions],
+        "token_count": [caption.token_count for caption in captions],
+        "references": batch.captions,
+        "slots": batch.slots,
+        "brightness": brightness(batch.pixels),
+    }
+    return pa.table(columns, schema=CAPTION_SCHEMA)

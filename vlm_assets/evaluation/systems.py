@@ -1,0 +1,178 @@
+"""Who is compared with whom: the candidate, its own base, the champion so far, and two baselines without a model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlm_assets.errors import ConfigError
+from vlm_assets.evaluation.baselines import most_frequent_caption, nearest_training_pictures, with_captions
+from vlm_assets.evaluation.pictures import split_files, split_names
+from vlm_assets.evaluation.predict import CaptionTable, caption_split
+
+if TYPE_CHECKING:  # both modules of the captioner import torch
+    from vlm_assets.evaluation.config import EvalConfig
+    from vlm_serving.bundle import Bundle
+
+Log = Callable[[str], None]
+
+HEADLINE_SPLIT = "test"
+TRAIN_SPLIT = "train"
+GENERAL = "general"  # in the base's artifact: pictures like those that it was pretrained on
+GENERAL_SPLIT = "general/test"
+CANDIDATE, CHAMPION, BASE, COPY, MOST_FREQUENT = "candidate", "champion", "base", "copy", "most_frequent"
+LABELS = {
+    CANDIDATE: "Fine-tuned",
+    CHAMPION: "Champion so far",
+    BASE: "Base, zero-shot",
+    COPY: "Copy of the nearest",
+    MOST_FREQUENT: "Most frequent caption",
+}
+IN_A_SENTENCE = {
+    CANDIDATE: "the fine-tuned model",
+    CHAMPION: "the champion so far",
+    BASE: "the base before fine-tuning",
+    COPY: "copying the caption of the nearest training picture",
+    MOST_FREQUENT: "always saying the commonest training caption",
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """One captioner and all it said: by split, a table of `predict.CAPTION_SCHEMA`."""
+
+    key: str
+    about: str
+    version: str = ""
+    captions: dict[str, CaptionTable] = field(default_factory=dict[str, CaptionTable])
+
+
+@dataclass(frozen=True)
+class Models:
+    """The artifact directories of the models to compare; each has a `bundle/`. No champion before the first release."""
+
+    candidate: Path
+    base: Path
+    champion: Path | None = None
+
+
+def base_facts(base: Path) -> dict[str, str]:
+    """Name and description of the base model: no number may stand without saying which model made it."""
+    facts: dict[str, str] = json.loads((base / "base.json").read_text())
+    return {"name": facts["name"], "description": facts["description"]}
+
+
+def wanted_splits(shards: Path, patterns: Sequence[str]) -> list[str]:
+    """The splits that match, the headline first, then by name. ConfigError without a `test` split."""
+    names = split_names(shards)
+    if HEADLINE_SPLIT not in names:
+        raise ConfigError(
+            f"The shards have no split {HEADLINE_SPLIT!r}, only {', '.join(names) or 'none'}. "
+            "Give validated_splits a larger share for it."
+        )
+    matching = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return [HEADLINE_SPLIT, *(name for name in matching if name not in (HEADLINE_SPLIT, TRAIN_SPLIT))]
+
+
+def is_test(split: str) -> bool:
+    """Whether a split is the headline or one of the hard ones, `test_<what is held out>`."""
+    return split == HEADLINE_SPLIT or split.startswith(f"{HEADLINE_SPLIT}_")
+
+
+def caption_models(shards: Path, models: Models, config: EvalConfig, log: Log) -> list[System]:
+    """Candidate on every wanted split, champion and base on the headline; candidate and base on `general/test`.
+
+    Where the base brings no general pictures (a model from the hub), nothing is said about forgetting.
+    """
+    splits = {name: split_files(shards, name) for name in wanted_splits(shards, config.splits)}
+    headline = {HEADLINE_SPLIT: splits[HEADLINE_SPLIT]}
+    forgetting = {GENERAL_SPLIT: files} if (files := split_files(models.base / GENERAL, "test")) else {}
+    candidate, base = _open(models.candidate), _open(models.base)
+    _require_same_pixels(candidate, base)
+    name = base_facts(models.base)["name"]
+    systems = [_caption(CANDIDATE, f"{name}, fine-tuned", candidate, {**splits, **forgetting}, config, log)]
+    if models.champion is not None:
+        systems.append(_champion(_open(models.champion), candidate, headline, config, log))
+    systems.append(_caption(BASE, f"{name}, as it was", base, {**headline, **forgetting}, config, log))
+    return systems
+
+
+def baseline_systems(
+    shards: Path, candidate: System, training: Sequence[Sequence[str]], log: Log, limit: int = 0
+) -> list[System]:
+    """Both baselines on the headline and the hard splits that the candidate captioned.
+
+    `training` holds each training picture's captions in the shards' order.
+    """
+    tables = {name: table for name, table in candidate.captions.items() if is_test(name)}
+    commonest = most_frequent_caption(text for texts in training for text in texts)
+    constant = {name: with_captions(table, [commonest] * table.num_rows) for name, table in tables.items()}
+    files = {name: split_files(shards, name) for name in tables}
+    near = nearest_training_pictures(files, split_files(shards, TRAIN_SPLIT), log, limit=limit)
+    copied = {
+        name: with_captions(table, [training[row][0] for row in near[name].rows.tolist()])
+        for name, table in tables.items()
+    }
+    return [
+        System(COPY, "caption of the most similar training picture, no model", captions=copied),
+        System(MOST_FREQUENT, "the same words for every picture, no model", captions=constant),
+    ]
+
+
+def _open(model: Path) -> Bundle:
+    from vlm_serving.bundle import open_bundle
+
+    return open_bundle(model / "bundle")
+
+
+def _caption(
+    key: str, about: str, bundle: Bundle, splits: Mapping[str, list[Path]], config: EvalConfig, log: Log
+) -> System:
+    """Load the model, caption, forget the model: never two in memory."""
+    from vlm_serving.captioner import Captioner, GenerationOptions
+
+    captioner = Captioner(bundle, threads=config.threads or len(os.sched_getaffinity(0)))
+    options = GenerationOptions(max_new_tokens=config.max_new_tokens, num_beams=config.num_beams)
+    captions = {
+        name: caption_split(
+            captioner,
+            files,
+            config.batch_size,
+            log,
+            options=options,
+            label=f"{key} on {name}",
+            limit=config.max_pictures,
+        )
+        for name, files in splits.items()
+    }
+    return System(key, about, bundle.version, captions)
+
+
+def _champion(
+    champion: Bundle, candidate: Bundle, splits: Mapping[str, list[Path]], config: EvalConfig, log: Log
+) -> System:
+    """The champion on the same pixels; without captions if it was made for pictures of another size."""
+    if same_pixels(champion, candidate):
+        return _caption(CHAMPION, "released before", champion, splits, config, log)
+    log("The champion takes other pixels than these shards hold; it is not compared.")
+    about = f"not compared: it takes {champion.contract.image_size_px} px pictures"
+    return System(CHAMPION, about, champion.version)
+
+
+def same_pixels(a: Bundle, b: Bundle) -> bool:
+    """Whether both models see the same uint8 pixels of a picture; how they normalise them is their own business."""
+    return (a.contract.image_size_px, a.contract.resample) == (b.contract.image_size_px, b.contract.resample)
+
+
+def _require_same_pixels(candidate: Bundle, base: Bundle) -> None:
+    if not same_pixels(candidate, base):
+        raise ConfigError(
+            f"The fine-tuned model takes {candidate.contract.image_size_px} px pictures "
+            f"({candidate.contract.resample}), its base {base.contract.image_size_px} px ({base.contract.resample}). "
+            "Materialize finetuned_model again from this base_model."
+        )

@@ -1,0 +1,137 @@
+"""Assets of the release group: the gate's verdict made true, and the application that serves it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from vlm_assets.contracts import ArtifactRef
+from vlm_assets.errors import GateError
+from vlm_assets.release.config import ReleaseConfig
+from vlm_assets.release.deploy import ServeResource
+from vlm_assets.release.gate import Verdict
+from vlm_assets.release.ledger import Ledger, LedgerEntry
+from vlm_assets.resources import StoreResource, TrackerResource
+from vlm_assets.training.tracking import set_champion_alias
+
+GROUP = "release"
+OWNERS = ["team:vlm"]
+LEDGER_ROWS_SHOWN = 10
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"python", "mlflow"},
+    owners=OWNERS,
+    code_version="1",
+    description="The champion: a candidate that passed the gate, entered in the ledger, MLflow's `champion` alias on it.",
+)
+def released_model(
+    context: dg.AssetExecutionContext,
+    config: ReleaseConfig,
+    store: StoreResource,
+    tracker: TrackerResource,
+    eval_report: ArtifactRef,
+    finetuned_model: ArtifactRef,
+):
+    """Read the verdict again and promote; the reference handed on is the candidate's own, nothing is copied."""
+    opened = store.open()
+    report = opened.directory(eval_report)
+    verdict = Verdict.from_json(json.loads((report / "verdict.json").read_text()))
+    bundle = json.loads((opened.directory(finetuned_model) / "bundle" / "bundle.json").read_text())["version"]
+    check_same_candidate(report, finetuned_model)
+    ledger = Ledger(opened)
+    champion = ledger.champion()
+    if champion is None or champion.bundle_version != bundle:
+        why = decide(verdict, config.force_reason)
+        scores = headline_scores(report)
+        champion = ledger.promote(
+            finetuned_model, bundle, seen=champion, why=why, run_id=context.run_id, scores=scores
+        )
+        context.log.info(f"promoted bundle {bundle} (ledger entry {champion.number}): {why}")
+    else:
+        context.log.info(f"bundle {bundle} is the champion already (ledger entry {champion.number})")
+    registry_version = set_champion_alias(tracker.address(), champion.artifact.version)
+    return dg.MaterializeResult(
+        value=champion.artifact,
+        data_version=dg.DataVersion(champion.artifact.version),
+        metadata=_release_metadata(champion, registry_version, ledger.entries()),
+    )
+
+
+def check_same_candidate(report: Path, candidate: ArtifactRef) -> None:
+    """The verdict must be about this very candidate."""
+    judged = json.loads((report / "scores.json").read_text())["lineage"]["finetuned_model"]
+    if judged != candidate.version:
+        raise GateError(
+            f"eval_report judged candidate {judged}, to be released is {candidate.version}. "
+            "Materialize eval_report again."
+        )
+
+
+def decide(verdict: Verdict, force_reason: str) -> str:
+    """Why the candidate is promoted; GateError if it may not be."""
+    if verdict.passed:
+        return verdict.why
+    if force_reason:
+        return f"forced: {force_reason} (against: {verdict.why})"
+    raise GateError(
+        f"The candidate may not be released: {verdict.why}. Train it better, or set force_reason on released_model."
+    )
+
+
+def headline_scores(report: Path) -> dict[str, float]:
+    """The candidate's figures on the test split, by metric."""
+    scores: dict[str, Any] = json.loads((report / "scores.json").read_text())
+    metrics = scores["systems"]["candidate"]["splits"]["test"]["metrics"]
+    return {name: float(estimate["value"]) for name, estimate in metrics.items()}
+
+
+def _release_metadata(champion: LedgerEntry, registry_version: str, entries: list[LedgerEntry]) -> dict[str, Any]:
+    records = [
+        dg.TableRecord({
+            "entry": entry.number, "action": entry.action, "bundle": entry.bundle_version,
+            "replaced": entry.previous_bundle_version, "CIDEr": round(entry.scores.get("cider", 0.0), 3),
+            "why": entry.why, "who": entry.who,
+        })
+        for entry in reversed(entries[-LEDGER_ROWS_SHOWN:])
+    ]  # fmt: skip
+    return {
+        "bundle_version": champion.bundle_version,
+        "ledger_entry": champion.number,
+        "why": champion.why,
+        "mlflow_registry_version": registry_version,
+        "dagster/uri": champion.artifact.uri,
+        "ledger": dg.MetadataValue.table(records),
+    }
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"ray", "fastapi"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="io_manager",
+    description="The Ray Serve application on the champion, proved by a golden picture captioned over HTTP.",
+)
+def serving_app(
+    context: dg.AssetExecutionContext, store: StoreResource, serve: ServeResource, released_model: ArtifactRef
+):
+    """Deploy or hot-update; green only when the HTTP answer is the recorded caption from the released version."""
+    path = store.open().directory(released_model) / "bundle"
+    version = json.loads((path / "bundle.json").read_text())["version"]
+    deployment = serve.deploy(path, version, context.log.info)
+    where = deployment.http_url if deployment.standing else "a local Ray Serve, stopped again (VLM_SERVE_ADDRESS unset)"
+    context.log.info(f"{where} captioned the golden picture in {deployment.latency_ms:.0f} ms")
+    return dg.MaterializeResult(
+        value=released_model,
+        data_version=dg.DataVersion(released_model.version),
+        metadata={
+            "model_version": deployment.model_version,
+            "standing": deployment.standing,
+            "url": dg.MetadataValue.url(deployment.http_url) if deployment.standing else where,
+            "golden_caption": deployment.golden_caption,
+            "golden_latency_ms": deployment.latency_ms,
+        },
+    )

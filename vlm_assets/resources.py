@@ -1,0 +1,119 @@
+"""The outside world, as Dagster resources: the artifact store, the experiment tracker, the serving cluster.
+
+Settings of a deployment come from the environment (`VLM_*`, or a library's own name); nothing is opened on import.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from vlm_assets.contracts import ArtifactRef
+from vlm_assets.errors import StoreError
+from vlm_assets.store import Store
+from vlm_assets.training.tracking import TrackedRun, register_version, tracked_run
+
+
+def home() -> Path:
+    """The directory that holds local state: DAGSTER_HOME, or ./dagster_home."""
+    return Path(os.environ.get("DAGSTER_HOME") or "dagster_home").absolute()
+
+
+def store_root() -> str:
+    """Where artifacts live: VLM_STORE (a path or s3://bucket/prefix), or `store` in the home."""
+    return os.environ.get("VLM_STORE") or str(home() / "store")
+
+
+def tracking_uri() -> str:
+    """MLflow's store: MLFLOW_TRACKING_URI, or an SQLite file in the home."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def request_log_dir() -> Path:
+    """Where serving writes its request log: VLM_REQUEST_LOG, or `request_log` in the home."""
+    return Path(os.environ.get("VLM_REQUEST_LOG") or home() / "request_log")
+
+
+class StoreResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
+    """The artifact store. `root` empty: VLM_STORE, or `store` in the home."""
+
+    root: str = ""
+
+    def open(self) -> Store:
+        """The store, ready to read and build."""
+        return Store(self.root or store_root())
+
+
+class TrackerResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
+    """MLflow through dagster-mlflow, imported on first use. `uri` empty: MLFLOW_TRACKING_URI, or SQLite in the home."""
+
+    uri: str = ""
+    experiment: str = "captioner"
+
+    def address(self) -> str:
+        """The tracking URI in force."""
+        return self.uri or tracking_uri()
+
+    @contextmanager
+    def run(self, context: dg.AssetExecutionContext, stage: str) -> Iterator[TrackedRun]:
+        """The MLflow run of this Dagster run, active for `stage`; FAILED if the body raises."""
+        with tracked_run(context, self.address(), self.experiment, stage) as run:
+            yield run
+
+
+    def register(self, ref: ArtifactRef, bundle: Path, seal: Mapping[str, Any]) -> str:
+        """The registry version that stands for this bundle, created once; returns its number."""
+        lineage = seal["lineage"]
+        return register_version(self.address(), ref, bundle, seal["version"], lineage.get("mlflow_run"))
+
+
+class RefIOManager(dg.ConfigurableIOManager):
+    """Artifact references as small JSON documents in the store, one per run, and the last one for later runs.
+
+    Within a run an asset reads what that run made upstream, whatever other runs do meanwhile.
+    """
+
+    store: dg.ResourceDependency[StoreResource]
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Write the reference under the run's name and as the asset's last."""
+        if obj is None:
+            return
+        text = json.dumps(obj.to_json(), indent=1)
+        backend = self.store.open().backend
+        for name in (context.run_id, "last"):
+            backend.write_text(_ref_key(context.asset_key, name), text)
+
+    def load_input(self, context: dg.InputContext) -> ArtifactRef:
+        """Read what this run made, or what the last run that made it did."""
+        backend = self.store.open().backend
+        for name in (context.step_context.run_id, "last"):
+            text = backend.read_text(_ref_key(context.asset_key, name))
+            if text is not None:
+                return ArtifactRef.from_json(json.loads(text))
+        asset = context.asset_key.to_user_string()
+        raise StoreError(
+            f"{asset} has not been materialized into {self.store.open().uri} yet. "
+            f"Materialize it first: dagster asset materialize --select '+{asset}' -m vlm_assets.definitions"
+        )
+
+
+def _ref_key(asset: dg.AssetKey, name: str) -> str:
+    return f"refs/{'/'.join(asset.path)}/{name}.json"
+
+
+def local_resources() -> dict[str, Any]:
+    """Everything the assets ask for, settled by the environment."""
+    from vlm_assets.release.deploy import ServeResource
+
+    store = StoreResource()
+    return {
+        "store": store,
+        "tracker": TrackerResource(),
+        "serve": ServeResource(),
+        "io_manager": RefIOManager(store=store),
+    }

@@ -1,0 +1,121 @@
+"""Assets of the training group: where the model starts, and the candidate that comes of it."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from vlm_assets.contracts import ArtifactRef, Recipe
+from vlm_assets.resources import StoreResource, TrackerResource
+from vlm_assets.training.base import base_inputs, write_base
+from vlm_assets.training.config import BaseModelConfig, FinetuneConfig
+from vlm_assets.training.finetune import CURVES, SUMMARY, write_candidate
+
+GROUP = "training"
+OWNERS = ["team:vlm"]
+CODE_VERSION = "1"
+POOL = "compute"  # one training at a time on one machine
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"python", "pytorch", "huggingface"},
+    owners=OWNERS,
+    code_version=CODE_VERSION,
+    pool=POOL,
+    description="Where the model starts: blip-mini pretrained here, a pinned hub revision, or a local directory.",
+)
+def base_model(
+    context: dg.AssetExecutionContext, config: BaseModelConfig, store: StoreResource, tracker: TrackerResource
+):
+    """Independent of the data set: made once, reused by every fine-tuning that starts from it."""
+    opened = store.open()
+    recipe = Recipe("base_model", CODE_VERSION, config.model_dump(), inputs=base_inputs(config.start))
+
+    def write(draft: Any) -> None:
+        with tracker.run(context, "base_model") as run:
+            run.log_params({"base_model": config.start.kind})
+            lineage = {"base_model": recipe.version, "dagster_run": context.run_id}
+            metric = _metric(run, "base")
+            summary = write_base(draft.path, config.start, lineage, opened.scratch(recipe), context.log.info, metric)
+            draft.counts["parameters"] = summary["parameters"]
+
+    built = opened.build(recipe, write)
+    summary = json.loads((built.path / "base.json").read_text())
+    metadata: dict[str, Any] = {
+        "model": summary["name"],
+        "description": summary["description"],
+        "parameters": summary["parameters"],
+        "dagster/uri": built.ref.uri,
+    }
+    return dg.MaterializeResult(value=built.ref, data_version=dg.DataVersion(built.ref.version), metadata=metadata)
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"python", "pytorch", "huggingface", "mlflow"},
+    owners=OWNERS,
+    code_version=CODE_VERSION,
+    pool=POOL,
+    description="The candidate: weights, tokenizer, preprocessing contract, golden vectors, drift reference, card.",
+)
+def finetuned_model(
+    context: dg.AssetExecutionContext,
+    config: FinetuneConfig,
+    store: StoreResource,
+    tracker: TrackerResource,
+    tokenized_shards: ArtifactRef,
+    base_model: ArtifactRef,
+    raw_dataset: ArtifactRef,
+):
+    """Fine-tune (or reuse), then make sure the registry knows the bundle."""
+    opened = store.open()
+    parents = (tokenized_shards, base_model, raw_dataset)
+    recipe = Recipe("finetuned_model", CODE_VERSION, config.model_dump(), parents)
+    lineage = {parent.name: parent.version for parent in parents} | {"finetuned_model": recipe.version}
+
+    def write(draft: Any) -> None:
+        with tracker.run(context, "finetuned_model") as run:
+            run.log_params({**config.model_dump(), **lineage})
+            base, shards, raw = (opened.directory(ref) for ref in (base_model, tokenized_shards, raw_dataset))
+            lineage_of_run = lineage | {"dagster_run": context.run_id, "mlflow_run": run.run_id}
+            summary = write_candidate(
+                draft.path, base, shards, raw, config, lineage_of_run, opened.scratch(recipe), context.log.info,
+                _metric(run, "finetune"),
+            )  # fmt: skip
+            run.log_artifact(draft.path / CURVES)
+            draft.counts.update(parameters=summary["parameters"], pairs=summary["pairs"])
+
+    built = opened.build(recipe, write)
+    bundle: dict[str, Any] = json.loads((built.path / "bundle" / "bundle.json").read_text())
+    version = tracker.register(built.ref, built.path / "bundle", bundle)
+    return dg.MaterializeResult(
+        value=built.ref,
+        data_version=dg.DataVersion(built.ref.version),
+        metadata={**_candidate_metadata(built.path, bundle), "mlflow_model_version": version, "dagster/uri": built.ref.uri},
+    )
+
+
+def _metric(run: Any, prefix: str) -> Any:
+    return lambda name, value, step: run.log_metric(f"{prefix}/{name}", value, step)
+
+
+def _candidate_metadata(path: Path, bundle: dict[str, Any]) -> dict[str, Any]:
+    summary = json.loads((path / SUMMARY).read_text())
+    curves = base64.b64encode((path / CURVES).read_bytes()).decode()
+    return {
+        "bundle_version": bundle["version"],
+        "parameters": summary["parameters"],
+        "steps": summary["steps"],
+        "pairs": summary["pairs"],
+        "train_loss": summary["train_loss"][-1][1] if summary["train_loss"] else None,
+        "val_loss": summary["val_loss"][-1][1] if summary["val_loss"] else None,
+        "pictures_per_s": round(summary["pictures_per_s"], 1),
+        "seconds": round(summary["seconds"], 1),
+        "resumed_from_step": summary["resumed_from_step"],
+        "device": f"{summary['device']} ({summary['precision']})",
+        "curves": dg.MetadataValue.md(f"![loss curves](data:image/png;base64,{curves})"),
+        "lineage": dg.MetadataValue.json(bundle["lineage"]),
+    }

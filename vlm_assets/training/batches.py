@@ -1,0 +1,114 @@
+"""From shards to batches: (picture, one caption) pairs, pads masked in the loss."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vlm_serving.preprocessing import PreprocessingContract
+
+IGNORED = -100  # the label that cross-entropy leaves out
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture (its PNG, already at the model's size) with one tokenized caption."""
+
+    png: bytes
+    input_ids: tuple[int, ...]
+
+
+def read_examples(shards: Sequence[Path]) -> list[Example]:
+    """Every (picture, caption) pair of the shard files, in their order."""
+    import pyarrow.parquet as pq
+
+    examples: list[Example] = []
+    for shard in shards:
+        for row in pq.read_table(shard, columns=["image", "input_ids"]).to_pylist():
+            examples += [Example(row["image"]["bytes"], tuple(ids)) for ids in row["input_ids"]]
+    return examples
+
+
+def mix(niche: Sequence[Example], replay: Sequence[Example], replay_share: float) -> list[Example]:
+    """One epoch of `niche` with about `replay_share` of `replay` in it; the smaller side is repeated whole times.
+
+    Replaying what the model knew keeps it from forgetting (Robins 1995, "Catastrophic forgetting, rehearsal and
+    pseudorehearsal").
+    """
+    if not replay or replay_share <= 0:
+        return list(niche)
+    wanted = replay_share / (1 - replay_share)  # replay pairs per niche pair
+    ratio = len(replay) / len(niche)
+    if ratio >= wanted:
+        return list(niche) * max(1, round(ratio / wanted)) + list(replay)
+    return list(niche) + list(replay) * max(1, round(wanted / ratio))
+
+
+class PairDataset(Dataset[dict[str, Any]]):
+    """Decodes pictures on first use and keeps them while `cache_bytes` allows."""
+
+    def __init__(self, examples: Sequence[Example], shift_px: int = 0, cache_bytes: int = 2 * 1024**3) -> None:
+        self._examples, self._shift_px = examples, shift_px
+        self._cache: dict[bytes, NDArray[np.uint8]] = {}
+        self._room_bytes = cache_bytes
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """pixels uint8 (3, H, W), input_ids list of int."""
+        example = self._examples[index]
+        return {"pixels": self._shifted(self._pixels(example.png)), "input_ids": example.input_ids}
+
+    def _pixels(self, png: bytes) -> NDArray[np.uint8]:
+        pixels = self._cache.get(png)
+        if pixels is None:
+            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.uint8).transpose(2, 0, 1)
+            pixels = np.ascontiguousarray(pixels)
+            if pixels.nbytes <= self._room_bytes:
+                self._room_bytes -= pixels.nbytes
+                self._cache[png] = pixels
+        return pixels
+
+    def _shifted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Move the picture by up to `shift_px` each way, edges repeated: the cheapest augmentation that keeps meaning."""
+        reach = self._shift_px
+        if not reach:
+            return pixels
+        down, right = (int(x) for x in torch.randint(-reach, reach + 1, (2,)))
+        padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
+        height, width = pixels.shape[1:]
+        return padded[:, reach + down : reach + down + height, reach + right : reach + right + width]
+
+
+class Collator:
+    """Stacks pairs into the model's inputs: normalised pixels, padded ids, labels with the pads ignored."""
+
+    def __init__(self, contract: PreprocessingContract) -> None:
+        self._pad = contract.pad_token_id
+        self._mean = torch.tensor(contract.mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(contract.std).view(1, 3, 1, 1)
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """pixel_values (B, 3, H, W) float32; input_ids, attention_mask, labels (B, L) int64."""
+        pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows]))
+        longest = max(len(row["input_ids"]) for row in rows)
+        ids = torch.full((len(rows), longest), self._pad, dtype=torch.long)
+        for number, row in enumerate(rows):
+            ids[number, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        mask = torch.arange(longest)[None, :] < lengths[:, None]  # not ids != pad: a pad inside a caption stays
+        return {
+            "pixel_values": pixels.float().div_(255).sub_(self._mean).div_(self._std),
+            "input_ids": ids,
+            "attention_mask": mask.long(),
+            "labels": ids.masked_fill(~mask, IGNORED),
+        }

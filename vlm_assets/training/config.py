@@ -1,0 +1,85 @@
+"""Settings of the `training` stage: where the model starts, and how it is fine-tuned."""
+
+from typing import Literal
+
+import dagster as dg
+from pydantic import Field
+
+from vlm_assets.training.recipe import PRETRAINING, TrainSettings
+
+
+class TrainConfig(dg.Config):
+    """How to train. Budgets are in steps, never in minutes: the same minutes are fewer steps on a busy machine."""
+
+    steps: int = Field(default=900, ge=1, le=10_000_000, description="Optimizer steps.")
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures per step.")
+    learning_rate: float = Field(default=1e-3, gt=0, le=1, description="Peak of the cosine schedule.")
+    weight_decay: float = Field(default=0.05, ge=0, le=1, description="AdamW's.")
+    warmup_share: float = Field(default=0.05, ge=0, le=1, description="Share of the steps that warm up linearly.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="As in the original BLIP.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware multiplies it natively, else fp32."
+    )
+    threads: int = Field(default=0, ge=0, le=256, description="CPU threads; 0 is as many as the process may use.")
+    shift_px: int = Field(default=0, ge=0, le=64, description="Augmentation: move pictures by up to this many pixels.")
+    seed: int = Field(default=0, ge=0, description="Seed of initial weights, order and augmentation.")
+    checkpoint_every_steps: int = Field(default=200, ge=1, description="How much a killed run may lose.")
+
+    def settings(self) -> TrainSettings:
+        """The same values without Dagster, as the trainer takes them."""
+        return TrainSettings(**self.model_dump(include=set(TrainSettings.__dataclass_fields__)))
+
+
+class FinetuneConfig(TrainConfig):
+    """How `finetuned_model` adapts the base to the pictures of `tokenized_shards`."""
+
+    replay_share: float = Field(
+        default=0.3, ge=0, lt=1, description="Share of base pictures in an epoch, against forgetting (blip-mini only)."
+    )
+    golden_pictures: int = Field(default=4, ge=1, le=64, description="Pictures recorded as golden vectors.")
+
+
+class PretrainConfig(TrainConfig):
+    """How `blip-mini` is pretrained."""
+
+    steps: int = Field(default=PRETRAINING.steps, ge=1, le=10_000_000, description="Optimizer steps.")
+
+
+class BlipMini(dg.Config):
+    """A small BLIP with a vocabulary of its own, pretrained on OpenMoji's people outside their roles. Needs no network."""
+
+    kind: Literal["blip_mini"] = "blip_mini"
+    image_size_px: int = Field(default=96, ge=32, le=1024, description="The model's input is a square of this side.")
+    patch_size_px: int = Field(default=16, ge=4, le=64, description="Side of a vision token.")
+    width: int = Field(default=192, ge=16, le=2048, description="Width of both transformers.")
+    heads: int = Field(default=3, ge=1, le=32, description="Attention heads; must divide the width.")
+    vision_layers: int = Field(default=4, ge=1, le=48, description="Layers of the picture encoder.")
+    text_layers: int = Field(default=2, ge=1, le=48, description="Layers of the caption decoder.")
+    vocab_size: int = Field(default=4000, ge=200, le=50_000, description="Word pieces at most.")
+    pretrain: PretrainConfig = PretrainConfig()
+
+
+class HubModel(dg.Config):
+    """A BLIP from the Hugging Face hub at a pinned revision."""
+
+    kind: Literal["hub"] = "hub"
+    repo: str = Field(default="Salesforce/blip-image-captioning-base", description="Hub id.")
+    revision: str = Field(
+        default="82a37760796d32b1411fe092ab5d4e227313294b", description="Commit, tag or branch; pin a commit."
+    )
+    max_caption_tokens: int = Field(default=40, ge=4, le=512, description="Longer captions are cut, and counted.")
+
+
+class LocalModel(dg.Config):
+    """A BLIP in a local directory, as `save_pretrained` writes it (safetensors)."""
+
+    kind: Literal["directory"] = "directory"
+    path: str = Field(description="The directory.")
+    max_caption_tokens: int = Field(default=40, ge=4, le=512, description="Longer captions are cut, and counted.")
+
+
+class BaseModelConfig(dg.Config):
+    """Where the model starts: one of three."""
+
+    start: BlipMini | HubModel | LocalModel = Field(default=BlipMini(), discriminator="kind")

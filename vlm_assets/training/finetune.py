@@ -1,0 +1,113 @@
+"""Base model + shards -> candidate bundle. Pure: directories in, directory out."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vlm_assets.errors import TrainingError
+from vlm_assets.training.config import FinetuneConfig
+from vlm_assets.training.pictures import raw_pictures, split_ids
+
+REFERENCE_PICTURES = 2000  # more add little to a drift test that subsamples to 500
+SUMMARY = "training.json"
+CURVES = "curves.png"
+
+
+def write_candidate(
+    out: Path,
+    base: Path,
+    shards: Path,
+    raw: Path,
+    config: FinetuneConfig,
+    lineage: Mapping[str, Any],
+    scratch: Path,
+    log: Callable[[str], object],
+    metric: Callable[[str, float, int], object],
+) -> dict[str, Any]:
+    """Fine-tune the base bundle on the shards and write `bundle/`, `training.json`, `curves.png` into `out`.
+
+    Returns the summary. Raises TrainingError when the shards were made for another base model.
+    """
+    from vlm_assets.training.batches import mix, read_examples
+    from vlm_assets.training.bundling import Parts, write_bundle
+    from vlm_assets.training.trainer import train
+    from vlm_serving.bundle import open_bundle
+    from vlm_serving.model import load_model
+
+    start = open_bundle(base / "bundle")
+    check_contract(start.contract.to_json(), json.loads((shards / "contract.json").read_text()))
+    niche = read_examples(sorted(shards.glob("train-*.parquet")))
+    replay = read_examples(sorted((base / "general").glob("train-*.parquet")))
+    validation = read_examples(sorted(shards.glob("val-*.parquet")))
+    model = load_model(start.path)
+    examples = mix(niche, replay, config.replay_share) if niche else []
+    result = train(model, examples, validation, start.contract, config.settings(), scratch, log, metric)
+    summary = {**asdict(result), "pairs": len(niche), "replay_pairs": len(replay), "parameters": model.num_parameters()}
+    val_ids = split_ids(sorted(shards.glob("val-*.parquet")), REFERENCE_PICTURES)
+    ids = val_ids or split_ids(sorted(shards.glob("train-*.parquet")), config.golden_pictures)
+    pictures = raw_pictures(raw, ids)
+    card = _card(raw, base, summary, lineage)
+    from transformers import AutoTokenizer
+
+    golden = [data for _, data in pictures[: config.golden_pictures]]
+    tokenizer: Any = AutoTokenizer.from_pretrained(start.path)
+    parts = Parts(model, tokenizer, start.contract, golden, pictures, card, lineage)
+    bundle = write_bundle(out / "bundle", parts)
+    summary["bundle_version"] = bundle.version
+    (out / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
+    plot_curves(summary, out / CURVES)
+    return summary
+
+
+def check_contract(model: Mapping[str, Any], shards: Mapping[str, Any]) -> None:
+    """The shards must hold what this base model reads; names every setting that differs."""
+    if model["sha256"] == shards.get("sha256"):
+        return
+    differing = [f"{key}: {shards.get(key)!r} in the shards, {value!r} in the base" for key, value in model.items()
+                 if key != "sha256" and shards.get(key) != value]  # fmt: skip
+    raise TrainingError(
+        f"The shards were made for another base model ({'; '.join(differing)}). Materialize tokenized_shards again."
+    )
+
+
+def plot_curves(summary: Mapping[str, Any], path: Path) -> None:
+    """Training and validation loss over steps, as a small PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.0), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, label, style in (("train_loss", "train", "-"), ("val_loss", "validation", "o-")):
+        if summary[name]:
+            axes.plot(*zip(*summary[name], strict=True), style, label=label, markersize=4)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss per token (label smoothing included)")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path)
+
+
+def _card(raw: Path, base: Path, summary: Mapping[str, Any], lineage: Mapping[str, Any]) -> str:
+    from vlm_assets.training.card import model_card, versions_shown
+
+    source = json.loads((raw / "summary.json").read_text())
+    start = json.loads((base / "base.json").read_text())
+    attribution = source.get("attribution", {})
+    facts = {
+        "starts from": start["name"],
+        "fine-tuned on": f"{summary['pairs']:,} picture-caption pairs, {summary['steps']:,} steps",
+        "parameters": f"{summary['parameters']:,}",
+        **versions_shown(lineage),
+    }
+    return model_card(
+        title="Captioner",
+        summary=f"BLIP fine-tuned for one niche. {start['description']}",
+        facts=facts,
+        attribution=f"{attribution.get('text', 'Pictures and captions of the user.')} {attribution.get('url', '')}".strip(),
+        limits="Made for pictures like those it was trained on; see the evaluation report for scores with intervals, "
+        "for slices, and for what it has never seen.",
+    )

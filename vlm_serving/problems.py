@@ -1,0 +1,75 @@
+"""Errors as callers see them: RFC 9457 problem documents, one shape for every failure."""
+
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from vlm_serving.errors import RequestError, ServingError
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
+TITLES = {
+    "bad-picture": "The picture cannot be read",
+    "picture-too-large": "The picture is too large",
+    "unsupported-picture": "The picture's format is not supported",
+    "bad-request": "The request is not valid",
+    "malformed-request": "The request cannot be parsed",
+    "body-too-large": "The request is too large",
+    "unsupported-media-type": "The request's content type is not supported",
+    "overloaded": "Too many pictures are in work",
+    "not-ready": "No model is loaded yet",
+    "captioning-failed": "The model failed on a picture",
+    "not-found": "There is nothing at this address",
+    "method-not-allowed": "The address does not take this method",
+    "internal-error": "The server failed",
+}
+
+
+class MalformedRequestError(RequestError):
+    """The body is not what its content type says."""
+
+    http_status = 400
+    slug = "malformed-request"
+
+
+class BodyTooLargeError(RequestError):
+    """The request body has more bytes than allowed."""
+
+    http_status = 413
+    slug = "body-too-large"
+
+
+class MediaTypeError(RequestError):
+    """The content type is none that the endpoint reads."""
+
+    http_status = 415
+    slug = "unsupported-media-type"
+
+
+def problem(
+    status: int,
+    slug: str,
+    detail: str,
+    request_id: str,
+    extra: dict[str, Any] | None = None,
+    retry_s: int | None = None,
+) -> JSONResponse:
+    """A problem document; 503 always carries Retry-After, seconds."""
+    body = {
+        "type": f"urn:vlm-captioning:problem:{slug}",
+        "title": TITLES.get(slug, slug),
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+        **(extra or {}),
+    }
+    headers = {"retry-after": str(retry_s or RETRY_AFTER_S)} if status == 503 else None
+    return JSONResponse(body, status, headers, MEDIA_TYPE)
+
+
+def problem_of(error: ServingError, request_id: str) -> JSONResponse:
+    """The document for one of our own errors; its text is its detail."""
+    index: int | None = getattr(error, "picture_index", None)
+    extra = None if index is None else {"picture_index": index}
+    retry_s: int | None = getattr(error, "retry_after_s", None)
+    return problem(error.http_status, error.slug, str(error), request_id, extra, retry_s)

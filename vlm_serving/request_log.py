@@ -1,0 +1,200 @@
+"""What was asked and answered, as Parquet segments for monitoring. Written off the hot path; no picture inside.
+
+A request only puts rows into a bounded queue; a thread writes them. A segment is written under a temporary name and
+renamed, so readers see whole ones. When the log outgrows its bound, the oldest segments go.
+"""
+
+import os
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from vlm_serving.telemetry import LOGGER, log_event
+
+SCHEMA = pa.schema(
+    [
+        ("time_unix_s", pa.float64()),
+        ("request_id", pa.string()),
+        ("model_version", pa.string()),
+        ("caption", pa.string()),
+        ("confidence", pa.float32()),
+        ("token_count", pa.int32()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("brightness", pa.float32()),
+        ("contrast", pa.float32()),
+        ("embedding", pa.list_(pa.float32())),
+        ("latency_ms", pa.float32()),
+        ("picture_sha256", pa.string()),
+    ]
+)
+PREFIX = "requests-"
+MAX_SEGMENT_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """One captioned picture. Brightness and contrast are fractions of full scale; latency is the whole request's.
+
+    `request_id` is unique per row: pictures of a request with several have `/0`, `/1`, … behind the request's id.
+    """
+
+    time_unix_s: float
+    request_id: str
+    model_version: str
+    caption: str
+    confidence: float
+    token_count: int
+    width_px: int
+    height_px: int
+    brightness: float
+    contrast: float
+    embedding: NDArray[np.float32]  # (D,)
+    latency_ms: float
+    picture_sha256: str
+
+
+class RequestLog:
+    """Append-only log in a directory that many replicas may share. `append` never blocks and never raises."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        flush_s: float = 5.0,
+        max_bytes: int = 1024**3,
+        max_queued_rows: int = 20_000,
+    ) -> None:
+        self.directory = directory
+        self.dropped = 0
+        self._flush_s = flush_s
+        self._max_bytes = max_bytes
+        self._queue: queue.Queue[LogRow | None] = queue.Queue(max_queued_rows)
+        self._name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._sequence = 0
+        self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
+        self._thread.start()
+
+    def append(self, rows: Sequence[LogRow]) -> int:
+        """Queue rows for writing; returns how many had to be dropped because the writer is behind."""
+        dropped = 0
+        for row in rows:
+            try:
+                self._queue.put_nowait(row)
+            except queue.Full:
+                dropped += 1
+        self.dropped += dropped
+        return dropped
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Write what is queued and stop the thread; waits at most `timeout_s`."""
+        if self._thread.is_alive():
+            self._queue.put(None, timeout=timeout_s)
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            rows, last = self._collect()
+            if rows:
+                self._write(rows)
+            if last:
+                return
+
+    def _collect(self) -> tuple[list[LogRow], bool]:
+        """Wait for a row, then gather more until the segment is full or the first has waited `flush_s`."""
+        rows: list[LogRow] = []
+        deadline_s: float | None = None
+        while len(rows) < MAX_SEGMENT_ROWS:
+            wait_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            try:
+                row = self._queue.get(timeout=wait_s)
+            except queue.Empty:
+                break
+            if row is None:
+                return rows, True
+            deadline_s = deadline_s or time.monotonic() + self._flush_s
+            rows.append(row)
+        return rows, False
+
+    def _write(self, rows: Sequence[LogRow]) -> None:
+        """Write one segment; a full or read-only disk costs rows, never a request."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            newest_ms = int(1000 * max(row.time_unix_s for row in rows))
+            self._sequence += 1
+            final = self.directory / f"{PREFIX}{newest_ms:013d}-{self._name}-{self._sequence:06d}.parquet"
+            hidden = final.with_name(f".{final.name}.tmp")
+            pq.write_table(to_table(rows), hidden, compression="zstd")
+            hidden.rename(final)
+            trim(self.directory, self._max_bytes)
+        except OSError as error:
+            self.dropped += len(rows)
+            log_event("request log not written", 40, rows=len(rows), directory=str(self.directory), error=str(error))
+        except Exception:
+            self.dropped += len(rows)
+            LOGGER.exception("request log not written")
+
+
+def to_table(rows: Sequence[LogRow]) -> Any:
+    """Rows as a pyarrow.Table of SCHEMA."""
+    columns: dict[str, list[Any]] = {field.name: [getattr(row, field.name) for row in rows] for field in fields(LogRow)}
+    return pa.table(columns, schema=SCHEMA)
+
+
+def trim(directory: Path, max_bytes: int) -> int:
+    """Remove the oldest segments until the directory holds at most `max_bytes`; the newest stays. Returns how many."""
+    segments = [(path, size) for path in segment_paths(directory) if (size := _size(path)) is not None]
+    total = sum(size for _, size in segments)
+    removed = 0
+    for path, size in segments[:-1]:
+        if total <= max_bytes:
+            break
+        path.unlink(missing_ok=True)  # another replica may have been faster
+        total -= size
+        removed += 1
+    return removed
+
+
+def segment_paths(directory: Path) -> list[Path]:
+    """Complete segments, oldest first."""
+    return sorted(directory.glob(f"{PREFIX}*.parquet"))
+
+
+def read_request_log(directory: Path | str, since_unix_s: float | None = None) -> Any:
+    """A pyarrow.Table of all rows after `since_unix_s` (exclusive; None: all), oldest first; empty without a log.
+
+    Segments whose newest row is not after it are skipped by name, unopened.
+    """
+    tables = [SCHEMA.empty_table()]
+    for path in segment_paths(Path(directory)):
+        if since_unix_s is None or _newest_ms(path) + 1 > 1000 * since_unix_s:
+            try:
+                tables.append(pq.read_table(path, schema=SCHEMA))
+            except FileNotFoundError:  # trimmed by a writer since the listing
+                continue
+    table = pa.concat_tables(tables)
+    if since_unix_s is not None:
+        table = table.filter(pc.field("time_unix_s") > since_unix_s)
+    return table.sort_by([("time_unix_s", "ascending"), ("request_id", "ascending")])
+
+
+def _newest_ms(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX).split("-", 1)[0])
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
