@@ -45,4 +45,6 @@ defs = dg.Definitions(
     sensors=[build_drift_sensor(retrain)],
     schedules=[build_monitor_schedule(monitor)],
     resources=local_resources(),
+    # one process: the libraries load once, and no two steps fight for the cores with their thread pools
+    executor=dg.in_process_executor,
 )

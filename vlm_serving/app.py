@@ -23,17 +23,20 @@ DEPLOYMENT = "Captioner"
 
 
 def ingress() -> FastAPI:
-    """The HTTP application of a replica, over whatever service the replica holds at the time of a request."""
+    """The HTTP application of a replica, over the service that the replica holds."""
+
+    def service() -> CaptionService:
+        replica: Any = serve.get_replica_context().servable_object
+        return replica.service
+
     return create_web(
-        lambda: serve.get_replica_context().servable_object.service,
+        service,
         replica_of=lambda: serve.get_replica_context().replica_id.unique_id,
         own_request_id=False,
     )
 
 
-@serve.deployment(name=DEPLOYMENT)
-@serve.ingress(ingress)
-class CaptionerDeployment:
+class CaptionerReplica:
     """One replica: a CaptionService whose bundle comes and changes by `user_config`."""
 
     def __init__(self, config: ServingConfig) -> None:
@@ -97,4 +100,5 @@ def build(args: ServingConfig) -> serve.Application:
     options = args.deployment_options(ray.cluster_resources())
     if args.bundle:
         options["user_config"] = {"bundle": args.bundle, "version": args.version}
-    return CaptionerDeployment.options(**options).bind(args)  # pyright: ignore
+    deployment: Any = serve.deployment(serve.ingress(ingress)(CaptionerReplica), name=DEPLOYMENT, **options)
+    return deployment.bind(args)

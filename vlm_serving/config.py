@@ -1,5 +1,6 @@
 """Every setting of the served captioner, with its unit and its bounds: what `build` and Serve config files take."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -80,7 +81,7 @@ class ServingConfig(BaseModel):
         """How captions are generated when the request says nothing."""
         return GenerationOptions(max_new_tokens=self.max_new_tokens, num_beams=self.num_beams)
 
-    def deployment_options(self, cluster: dict[str, float]) -> dict[str, Any]:
+    def deployment_options(self, cluster: Mapping[str, float]) -> dict[str, Any]:
         """Ray Serve's options for the deployment on a cluster with these resources (`ray.cluster_resources()`)."""
         num_gpus = float(cluster.get("GPU", 0) > 0) if self.num_gpus == "auto" else self.num_gpus
         return {

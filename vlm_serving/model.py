@@ -15,6 +15,7 @@ from transformers import BlipConfig, BlipForConditionalGeneration
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
+from transformers.utils import logging as transformers_logging
 
 
 class FusedVisionAttention(BlipAttention):
@@ -86,6 +87,7 @@ def use_fused_attention(model: BlipForConditionalGeneration) -> BlipForCondition
 
 def load_model(path: Path | str, *, fused: bool = True, **kwargs: Any) -> BlipForConditionalGeneration:
     """BLIP in fp32 from a local directory or hub id; safetensors only. `kwargs` go to `from_pretrained` (revision …)."""
+    transformers_logging.disable_progress_bar()  # a bar for a file that loads in a blink
     model = BlipForConditionalGeneration.from_pretrained(path, use_safetensors=True, dtype=torch.float32, **kwargs)
     return use_fused_attention(model) if fused else model
 
@@ -107,6 +109,7 @@ def build_mini(
     seed: int = 0,
 ) -> BlipForConditionalGeneration:
     """A small BLIP with random weights (3.3 M parameters at the defaults), the same class as the big one."""
+    transformers_logging.disable_progress_bar()
     torch.manual_seed(seed)
     common = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads}
     config = BlipConfig(

@@ -261,7 +261,7 @@ def _caption_group(items: Sequence[Item]) -> list[Caption | ServingError]:
 
 
 def caption_id(request_id: str, index: int, count: int) -> str:
-    """Names one caption for the log and for corrections: the request's id, with `/index` if it held several pictures."""
+    """Names one caption, for the log and for corrections: the request id, with `/index` if it held several."""
     return request_id if count == 1 else f"{request_id}/{index}"
 
 

@@ -10,6 +10,7 @@ import dagster as dg
 from vlm_assets.errors import VlmError
 
 JOB = "captioner"
+NOISE = ("Starting a new mlflow run", "Resuming existing mlflow run")  # dagster-mlflow says it once per asset
 Say = Callable[[str], object]
 
 
@@ -36,7 +37,7 @@ class Narrator(logging.Handler):
         event: dg.DagsterEvent | None = meta.get("dagster_event")
         if event is not None:
             self._event(event)
-        elif meta and record.levelno >= logging.INFO:
+        elif meta.get("step_key") and record.levelno >= logging.INFO and not meta["orig_message"].startswith(NOISE):
             mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
             self._say(f"      {mark}{meta['orig_message']}")
 

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
@@ -19,8 +18,8 @@ class Console:
 
     def say(self, text: str) -> None:
         """One line of progress."""
-        elapsed = str(timedelta(seconds=int(self.elapsed_s())))[2:]  # mm:ss; a demo that takes hours has other problems
-        self.show(f"{elapsed}  {text}")
+        minutes, seconds = divmod(int(self.elapsed_s()), 60)
+        self.show(f"{minutes:02d}:{seconds:02d}  {text}")
 
     def show(self, text: str) -> None:
         """Text as it is."""

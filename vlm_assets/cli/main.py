@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from vlm_assets.errors import ConfigError, VlmError
+from vlm_serving.errors import ServingError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
@@ -23,7 +24,7 @@ def run_guarded(command: Callable[[], int]) -> int:
     """Turn the errors that people can act on into one line and an exit code; all others keep their traceback."""
     try:
         return command()
-    except VlmError as error:
+    except (VlmError, ServingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return MISUSED if isinstance(error, ConfigError) else FAILED
     except KeyboardInterrupt:

@@ -74,18 +74,15 @@ def near_duplicates(
         return []
     hashes = np.array([item.edges for item in signatures], dtype=np.uint64)
     thumbs = np.stack([item.thumb for item in signatures])  # (N, 16, 16, 3)
-    found = {
-        (pair.first, pair.second): pair
-        for first, second in candidate_pairs(hashes)
-        for pair in _verified(thumbs, first, second, thresholds)
-    }
-    return [found[key] for key in sorted(found)]
+    found = [pair for first, second in candidate_pairs(hashes) for pair in _verified(thumbs, first, second, thresholds)]
+    return sorted(found, key=lambda pair: (pair.first, pair.second))
 
 
 def candidate_pairs(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield chunks (first, second) of positions, first < second, whose hashes differ in at most MAX_HASH_BITS bits.
 
-    A pair may come more than once.
+    Each pair comes once: in the first band that it nearly agrees in. Memory is bounded by the chunk; time grows with the
+    number of pairs that nearly agree in a band, so it is quadratic only among pictures that share their edges.
     """
     for band in range(BANDS):
         keys = ((hashes >> np.uint64(band * BAND_BITS)) & np.uint64(2**BAND_BITS - 1)).astype(np.int64)
@@ -96,9 +93,18 @@ def candidate_pairs(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int
             for first, second in _expand(order, start, stop):
                 ahead = first < second
                 first, second = first[ahead], second[ahead]
-                close = np.bitwise_count(hashes[first] ^ hashes[second]) <= MAX_HASH_BITS
+                close = _first_met_here(hashes[first] ^ hashes[second], band)
                 if close.any():
                     yield first[close], second[close]
+
+
+def _first_met_here(differing: NDArray[np.uint64], band: int) -> NDArray[np.bool_]:
+    """Close enough, and not found in an earlier band."""
+    close = np.bitwise_count(differing) <= MAX_HASH_BITS
+    for earlier in range(band):
+        part = (differing >> np.uint64(earlier * BAND_BITS)) & np.uint64(2**BAND_BITS - 1)
+        close &= np.bitwise_count(part) > 1
+    return close
 
 
 def _expand(

@@ -1,6 +1,7 @@
 """The Parquet tables of the data stage: their columns, and how pictures are packed into files and read back."""
 
-# pyright: reportUnknownParameterType=false  (pyarrow ships no types)
+# pyarrow ships no types.
+# pyright: reportUnknownParameterType=false
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

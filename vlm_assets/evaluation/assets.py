@@ -11,10 +11,12 @@ import dagster as dg
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.evaluation.config import EvalConfig
 from vlm_assets.evaluation.display import HEADLINE, shown
+from vlm_assets.release.gate import Verdict, check_results, check_specs, judge
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.resources import StoreResource, TrackerResource
 
 CODE_VERSION = "1"
+VERDICT = "verdict.json"
 
 
 @dg.asset(
@@ -23,8 +25,8 @@ CODE_VERSION = "1"
     owners=["team:vlm"],
     code_version=CODE_VERSION,
     pool="compute",
-    description="The candidate on held-out pictures, by the captioner that serves: BLEU, ROUGE-L, CIDEr, exact match and "
-    "slot accuracy with 95 % intervals, against its base, the champion and two baselines without a model.",
+    description="The candidate on held-out pictures, by the captioner that serves: BLEU, ROUGE-L, CIDEr, exact match, "
+    "slot accuracy, with 95 % intervals, against its base, the champion and two baselines without a model.",
 )
 def eval_report(
     context: dg.AssetExecutionContext,
@@ -52,15 +54,19 @@ def eval_report(
             scores = write_evaluation(
                 path, opened.directory(tokenized_shards), models, config, lineage, context.log.info
             )
+            (path / VERDICT).write_text(json.dumps(judge(scores, config.gate).to_json(), indent=1) + "\n")
             run.log_metrics(flat_scores(scores))
             for name in (REPORT, SCORES, SCORE_PLOT, GALLERY):
                 run.log_artifact(path / name)
 
     built = opened.build(recipe, lambda draft: write(draft.path))
+    verdict = Verdict.from_json(json.loads((built.path / VERDICT).read_text()))
+    context.log.info(f"gate: {'passed' if verdict.passed else 'refused'}: {verdict.why}")
     return dg.MaterializeResult(
         value=built.ref,
         data_version=dg.DataVersion(built.ref.version),
         metadata={**report_metadata(built.path), "dagster/uri": built.ref.uri},
+        check_results=check_results(verdict),
     )
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -37,11 +36,6 @@ def most_frequent_caption(captions: Iterable[str]) -> str:
     """The commonest caption; among equally common ones the first in alphabetical order."""
     counts = Counter(captions)
     return min(counts, key=lambda text: (-counts[text], text))
-
-
-def training_captions(train_files: Sequence[Path]) -> list[list[str]]:
-    """All captions of each training picture, in the shards' order."""
-    return [row for file in train_files for row in pq.read_table(file, columns=["captions"])["captions"].to_pylist()]
 
 
 def thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -3,6 +3,8 @@
 import dagster as dg
 from pydantic import Field
 
+from vlm_assets.release.gate import GateConfig
+
 
 class EvalConfig(dg.Config):
     """How `eval_report` captions and counts. The defaults of generation are those of serving."""
@@ -20,3 +22,4 @@ class EvalConfig(dg.Config):
     min_slice: int = Field(default=10, ge=2, description="Slices with fewer pictures than this are not shown.")
     gallery_pictures: int = Field(default=12, ge=1, le=100, description="Pictures per part of the report's gallery.")
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads; 0 is as many as the process may use.")
+    gate: GateConfig = Field(default=GateConfig(), description="What the candidate must reach to be released.")

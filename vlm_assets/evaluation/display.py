@@ -43,7 +43,7 @@ class Metric:
 
 CIDER = Metric("cider", "CIDEr", "rare words and phrases shared with the references; 10 is the most", share=False)
 EXACT = Metric("exact_match", "Exact match", "the caption is word for word one of the references")
-SLOTS = Metric("slot_accuracy", "Slot accuracy", "what the picture shows (role, colour, …) is named rightly")
+SLOTS = Metric("slot_accuracy", "Slot accuracy", "all that the source declares (role, colour, …) is named rightly")
 BLEU_4 = Metric("bleu_4", "BLEU-4", "runs of up to four words shared with the references")
 ROUGE_L = Metric("rouge_l", "ROUGE-L", "longest common subsequence of words")
 METRICS = (
@@ -57,6 +57,16 @@ METRICS = (
     ROUGE_L,
 )
 HEADLINE = (CIDER, EXACT, SLOTS, BLEU_4, ROUGE_L)
+
+
+def slot_metric(name: str) -> Metric:
+    """Accuracy of one slot that the source declares."""
+    return Metric(f"slot.{name}", name.replace("_", " "), f"the {name} is named rightly")
+
+
+def slot_metrics(present: Iterable[str]) -> list[Metric]:
+    """The slots among the keys of measured metrics, in order of name."""
+    return [slot_metric(key.removeprefix("slot.")) for key in sorted(present) if key.startswith("slot.")]
 
 
 def shown(metrics: Iterable[Metric], present: Mapping[str, Any]) -> list[Metric]:

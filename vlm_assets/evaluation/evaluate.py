@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -13,9 +14,13 @@ from numpy.typing import NDArray
 
 from vlm_assets.contracts import digest
 from vlm_assets.evaluation.collapse import collapse_measures, plain
-from vlm_assets.evaluation.display import METRICS
+from vlm_assets.evaluation.display import METRICS, SLOTS, slot_metric
+from vlm_assets.evaluation.pictures import Texts
 from vlm_assets.evaluation.predict import CaptionTable
+from vlm_assets.evaluation.scores import score_captions
+from vlm_assets.evaluation.significance import bootstrap_mean, paired_difference
 from vlm_assets.evaluation.slices import all_slices
+from vlm_assets.evaluation.slots import Vocabulary, slot_accuracy, slot_vocabulary
 from vlm_assets.evaluation.systems import CANDIDATE, HEADLINE_SPLIT, IN_A_SENTENCE, LABELS, System
 
 if TYPE_CHECKING:
@@ -27,30 +32,59 @@ Items = dict[str, NDArray[np.float64]]  # by metric, one score per picture
 
 @dataclass(frozen=True)
 class Scored:
-    """One system on one split: estimates as JSON, and the per-picture scores behind them (not all metrics have any)."""
+    """One system on one split: estimates as JSON, and the per-picture scores behind them.
+
+    BLEU has no per-picture scores; those of a slot are NaN where the picture does not declare it.
+    """
 
     metrics: dict[str, dict[str, float]]
     items: Items
+    notes: tuple[str, ...] = ()
 
 
 ScoredSystems = dict[str, dict[str, Scored]]  # by system, by split
 
 
-def score_everything(systems: Sequence[System], config: EvalConfig) -> ScoredSystems:
+def score_everything(systems: Sequence[System], training: Texts, config: EvalConfig) -> ScoredSystems:
     """Score every system on every split that it captioned."""
+    tables = [table for system in systems for table in system.captions.values()]
+    slots = [text for column in [training.slots, *(table["slots"].to_pylist() for table in tables)] for text in column]
+    vocabulary = slot_vocabulary([json.loads(text) for text in dict.fromkeys(slots)])
     return {
-        system.key: {name: score_table(table, config) for name, table in system.captions.items()} for system in systems
+        system.key: {name: score_split(table, vocabulary, config) for name, table in system.captions.items()}
+        for system in systems
     }
+
+
+def score_split(table: CaptionTable, vocabulary: Vocabulary, config: EvalConfig) -> Scored:
+    """Caption metrics and, where the source declares slots, slot accuracy: of all slots together and of each.
+
+    `vocabulary` holds the values of every split: a role known from training only is still a wrong role here.
+    """
+    captions: list[str] = table["caption"].to_pylist()
+    settings = {"resamples": config.resamples, "seed": config.seed}
+    found = score_captions(captions, table["references"].to_pylist(), **settings)
+    metrics = {name: asdict(estimate) for name, estimate in found.metrics.items()}
+    items = dict(found.items)
+    declared: list[list[dict[str, str]]] = [json.loads(text) for text in table["slots"].to_pylist()]
+    if any(slots for row in declared for slots in row):
+        slots = slot_accuracy(captions, declared, vocabulary=vocabulary, **settings)
+        metrics[SLOTS.key] = asdict(slots.all_slots)
+        items[SLOTS.key] = slots.all_items
+        for name, estimate in slots.slots.items():
+            metrics[slot_metric(name).key] = asdict(estimate)
+            items[slot_metric(name).key] = slots.items[name]
+    return Scored(metrics, items, found.notes)
 
 
 def scores_json(
     systems: Sequence[System],
     scored: ScoredSystems,
-    training: Sequence[Sequence[str]],
+    training: Texts,
     config: EvalConfig,
 ) -> dict[str, Any]:
     """The machine-readable result, without what only the asset knows (lineage, attribution)."""
-    known = {plain(text) for texts in training for text in texts}
+    known = {plain(text) for texts in training.captions for text in texts}
     candidate = next(system for system in systems if system.key == CANDIDATE)
     return {
         "schema": SCORES_SCHEMA,
@@ -65,8 +99,6 @@ def scores_json(
 
 def differences(scored: ScoredSystems, config: EvalConfig) -> Iterator[dict[str, Any]]:
     """Candidate minus each rival on every split that both captioned, paired by picture."""
-    from vlm_assets.evaluation.significance import paired_difference
-
     rivals = [key for key in scored if key != CANDIDATE]
     for rival, split in product(rivals, scored[CANDIDATE]):
         if split not in scored[rival]:
@@ -74,16 +106,14 @@ def differences(scored: ScoredSystems, config: EvalConfig) -> Iterator[dict[str,
         ours, theirs = scored[CANDIDATE][split].items, scored[rival][split].items
         for metric in METRICS:
             if metric.key in ours and metric.key in theirs:
-                found = paired_difference(
-                    ours[metric.key], theirs[metric.key], resamples=config.resamples, seed=config.seed
-                )
+                declared = ~np.isnan(ours[metric.key])  # the same rows in both: what is declared is the picture's
+                pair = (ours[metric.key][declared], theirs[metric.key][declared])
+                found = paired_difference(*pair, resamples=config.resamples, seed=config.seed)
                 yield {"against": rival, "split": split, "metric": metric.key, **asdict(found)}
 
 
 def slice_scores(table: CaptionTable, whole: Scored, config: EvalConfig) -> list[dict[str, Any]]:
     """Every slice of the split that is large enough, with the mean of its pictures' scores."""
-    from vlm_assets.evaluation.significance import bootstrap_mean
-
     columns = {name: table[name].to_pylist() for name in ("references", "brightness", "slots")}
     slices = all_slices(columns["references"], columns["brightness"], columns["slots"], config.min_slice)
     return [
@@ -92,8 +122,9 @@ def slice_scores(table: CaptionTable, whole: Scored, config: EvalConfig) -> list
             "name": piece.name,
             "n": len(piece.rows),
             "metrics": {
-                key: asdict(bootstrap_mean(values[piece.rows], resamples=config.resamples, seed=config.seed))
+                key: asdict(bootstrap_mean(known, resamples=config.resamples, seed=config.seed))
                 for key, values in whole.items.items()
+                if len(known := values[piece.rows][~np.isnan(values[piece.rows])])
             },
         }
         for piece in slices
@@ -123,6 +154,7 @@ def _system_json(system: System, scored: Mapping[str, Scored], known: Collection
             name: {
                 "n": table.num_rows,
                 "metrics": scored[name].metrics,
+                "notes": list(scored[name].notes),
                 "collapse": collapse_measures(table["caption"].to_pylist(), table["references"].to_pylist(), known),
             }
             for name, table in system.captions.items()

@@ -42,6 +42,23 @@ def count_rows(files: Sequence[Path], limit: int = 0) -> int:
     return min(rows, limit) if limit else rows
 
 
+@dataclass(frozen=True)
+class Texts:
+    """Captions and slots (JSON, one list per picture) of the training split, in the shards' order; no pixels."""
+
+    captions: list[list[str]]
+    slots: list[str]
+
+
+def read_texts(files: Sequence[Path]) -> Texts:
+    """The words of `files`."""
+    rows: dict[str, list[Any]] = {"captions": [], "slots": []}
+    for file in files:
+        for name, column in pq.read_table(file, columns=list(rows)).to_pydict().items():
+            rows[name] += column
+    return Texts(rows["captions"], rows["slots"])
+
+
 def picture_batches(files: Sequence[Path], batch_size: int, limit: int = 0) -> Iterator[PictureBatch]:
     """Read `files` in order, `batch_size` rows at a time, the first `limit` rows in all (0: every row).
 

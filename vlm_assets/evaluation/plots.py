@@ -17,6 +17,7 @@ def write_score_plot(scores: Mapping[str, Any], path: Path, split: str = "test")
     systems = {key: system for key, system in scores["systems"].items() if split in system["splits"]}
     metrics = shown(HEADLINE, systems["candidate"]["splits"][split]["metrics"])
     figure = Figure(figsize=(2.35 * len(metrics) + 1.9, 0.46 * len(systems) + 1.35), dpi=100, layout="constrained")
+    figure.get_layout_engine().set(wspace=0.05)  # pyright: ignore[reportOptionalMemberAccess,reportCallIssue]
     axes: Any = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for metric, ax in zip(metrics, axes, strict=True):
         _panel(ax, metric, systems, split)

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from vlm_assets.evaluation.display import CIDER, EXACT, HEADLINE, METRICS, Metric, axis_end, shown
+from vlm_assets.evaluation.display import CIDER, EXACT, HEADLINE, METRICS, Metric, axis_end, shown, slot_metrics
 from vlm_assets.evaluation.gallery import Card
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -55,7 +55,7 @@ def _against(rival: str, scores: Mapping[str, Any]) -> Finding:
     compared = shown(VERDICT, rows)
     tones = {tone(rows[metric.key]) for metric in compared}
     way = "bad" if "bad" in tones else "good" if "good" in tones else "open"
-    amounts = ", ".join(_amount(metric, rows[metric.key]) for metric in compared)
+    amounts = "; ".join(_amount(metric, rows[metric.key]) for metric in compared)
     return Finding(way, TAGS[way], f"Against {scores['systems'][rival]['in_a_sentence']}: {amounts}.")
 
 
@@ -120,6 +120,7 @@ def view(scores: Mapping[str, Any], gallery: Mapping[str, Sequence[Card]]) -> di
         "findings": findings(scores),
         "tiles": columns[:4],
         "columns": columns,
+        "slots": slot_metrics(measured),
         "split_columns": columns[:3],
         "slice_columns": shown(columns[:3], scores["slices"][0]["metrics"] if scores["slices"] else {}),
         "ends": {metric.key: axis_end(metric, _estimates(scores, metric)) for metric in METRICS},

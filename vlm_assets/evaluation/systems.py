@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vlm_assets.errors import ConfigError
 from vlm_assets.evaluation.baselines import most_frequent_caption, nearest_training_pictures, with_captions
-from vlm_assets.evaluation.pictures import split_files, split_names
+from vlm_assets.evaluation.pictures import Texts, split_files, split_names
 from vlm_assets.evaluation.predict import CaptionTable, caption_split
 
 if TYPE_CHECKING:  # both modules of the captioner import torch
@@ -102,20 +102,15 @@ def caption_models(shards: Path, models: Models, config: EvalConfig, log: Log) -
     return systems
 
 
-def baseline_systems(
-    shards: Path, candidate: System, training: Sequence[Sequence[str]], log: Log, limit: int = 0
-) -> list[System]:
-    """Both baselines on the headline and the hard splits that the candidate captioned.
-
-    `training` holds each training picture's captions in the shards' order.
-    """
+def baseline_systems(shards: Path, candidate: System, training: Texts, log: Log, limit: int = 0) -> list[System]:
+    """Both baselines on the headline and the hard splits that the candidate captioned."""
     tables = {name: table for name, table in candidate.captions.items() if is_test(name)}
-    commonest = most_frequent_caption(text for texts in training for text in texts)
+    commonest = most_frequent_caption(text for texts in training.captions for text in texts)
     constant = {name: with_captions(table, [commonest] * table.num_rows) for name, table in tables.items()}
     files = {name: split_files(shards, name) for name in tables}
     near = nearest_training_pictures(files, split_files(shards, TRAIN_SPLIT), log, limit=limit)
     copied = {
-        name: with_captions(table, [training[row][0] for row in near[name].rows.tolist()])
+        name: with_captions(table, [training.captions[int(row)][0] for row in near[name].rows])
         for name, table in tables.items()
     }
     return [

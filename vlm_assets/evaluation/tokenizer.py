@@ -1,22 +1,23 @@
 """The tokens that the COCO caption metrics count: Penn Treebank words, lower case, punctuation dropped.
 
 The reference is `pycocoevalcap.tokenizer.PTBTokenizer`: a Java program (Stanford CoreNLP 3.4.1, `-preserveLines
--lowerCase`) behind a list of dropped tokens. This scanner was written from that program's observed output, not from its
-source: at each position the longest match of `_RULES` wins. It keeps the quirks that change scores: contractions split
-("don't" -> "do", "n't"), brackets stay as "-lrb-" since the drop list has them in upper case, "!!" stays while "!" goes,
-what the program cannot read (emoji) vanishes, "2 1/2" is one token with a no-break space inside.
+-lowerCase`) behind a list of dropped tokens. This scanner was written from that program's output, not from its source:
+at each position the longest match of `_RULES` wins. It keeps the quirks that change scores: contractions split
+("don't" -> "do", "n't"), brackets stay as "-lrb-" since the drop list has them in upper case, "!!" stays while "!"
+goes, what the program cannot read (emoji) vanishes, "2 1/2" is one token with a no-break space inside.
 
-Equal on caption text, see tests/unit/vlm_assets/evaluation/test_tokenizer.py. Known differences: words glued together
-without a space by apostrophes or slashes ("o'brien12", "can'tand"); letters added to Unicode since 2012 are kept here and
-dropped there; and a caption is read alone here, while the reference reads the next caption of its file as the text that
-follows ("plan b." before "A man ..." loses its full stop there, "no." before a number keeps it).
+Equal on caption text: tests/golden/metrics_tokens.json.gz. Known differences: words glued together by apostrophes or
+slashes ("o'brien12", "can'tand"); letters added to Unicode since 2012 are kept here and dropped there; and a caption is
+read alone here, while the reference sees the next caption of its file as the text that follows: "plan b." before
+"A man" loses its full stop there, "no." before "5 dogs" keeps it.
 """
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
-# Dropped by the reference after lower-casing, so its upper-case brackets never match anything: "-lrb-" counts as a word.
-DROPPED = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+# Dropped by the reference after lower-casing, so its upper-case brackets match nothing: "-lrb-" counts as a word.
+DROPPED = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())  # noqa: SIM905
 
 # Character classes. Letters are those of Unicode's basic plane; the reference reads nothing above it.
 _MARK = (
@@ -29,7 +30,7 @@ _MARK = (
     "\u0ec8-\u0ecd"
 )
 _SYMBOL = (
-    "=|~^\\$&%¡¥-©¬®-±´¶-¸¿×÷\u037e\u0387\u0589\u05be\u05c0\u05c3\u05c6\u05f3-\u05f4\u0600-\u0603\u0606-\u060c"
+    "=|~^\\\\$&%¡¥-©¬®-±´¶-¸¿×÷\u037e\u0387\u0589\u05be\u05c0\u05c3\u05c6\u05f3-\u05f4\u0600-\u0603\u0606-\u060c"
     "\u0614\u061b\u061e-\u061f\u066a\u066d\u06d4\u0700-\u070d\u07f6-\u07f8\u0964-\u0965\u0e3f\u0e4f\u1fbd"
     "\u2016-\u2017\u2020-\u2023\u2030-\u2038\u203b\u203e-\u2042\u207a-\u207e\u208a-\u208e\u20a4\u2100-\u2101"
     "\u2103-\u2106\u2108-\u2109\u2114\u2116-\u2118\u211e-\u2123\u2125\u2127\u2129\u212e\u213a-\u213b\u2140-\u2144"
@@ -41,16 +42,27 @@ _REPLACED = {
     "€": "$", "¤": "$", "₠": "$", "\x80": "$", "£": "#", "¢": "cents", "…": "...", "\x85": "...",
     "¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3",
     "–": "--", "—": "--", "―": "--", "\x96": "--", "\x97": "--", "&mdash;": "--", "&ndash;": "--",
-    "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'",
+    **dict.fromkeys(["&amp;", "&Amp;", "&AMP;"], "&"), **dict.fromkeys(["&lt;", "&Lt;", "&LT;"], "<"),
+    **dict.fromkeys(["&gt;", "&Gt;", "&GT;"], ">"), "&quot;": "'", "&apos;": "'",
+    **dict.fromkeys('"‘’‚‛“”„‟‹›«»\x91\x92\x93\x94', "'"),  # one kind of quote will do: all are dropped
 }  # fmt: skip
-_REPLACED |= dict.fromkeys('"‘’‚‛“”„‟‹›«»\x91\x92\x93\x94', "'")  # one kind of quote will do: all are dropped
 
 # Abbreviations keep their full stop: always; only with a capital, being words otherwise; only before a number.
-_ABBREVIATIONS = ["al", "cf", "co", "ct", "dr", "ft", "ga", "jr", "ky", "lt", "md", "mo", "mr", "ms", "mt", "ph", "rd", "rt", "sq", "sr", "st", "va", "vs", "vt", "wm", "adj", "adm", "adv", "ala", "apr", "aug", "ave", "bhd", "cie", "col", "cos", "cpl", "dak", "dec", "det", "drs", "ens", "esq", "est", "etc", "ext", "feb", "fla", "fri", "gen", "gov", "hon", "inc", "ind", "jan", "jos", "jul", "jun", "kan", "ltd", "maj", "mar", "mfg", "mme", "mon", "mrs", "mtg", "neb", "nev", "nov", "oct", "pfc", "plc", "pte", "pty", "pvt", "rep", "rev", "sen", "sep", "seq", "sfc", "sgt", "spc", "ste", "sys", "tel", "thu", "tue", "wed", "wis", "wyo", "alex", "ariz", "assn", "asst", "atty", "bldg", "blvd", "brig", "bros", "capt", "cmdr", "colo", "conn", "corp", "dept", "elec", "govs", "insp", "intl", "invt", "kans", "mich", "minn", "mlle", "mont", "msgr", "natl", "okla", "penn", "ppte", "ppty", "pres", "prof", "ptes", "ptys", "reps", "sens", "sept", "supt", "tenn", "tues", "univ", "wisc", "assoc", "attys", "bancorp", "calif", "comdr", "lieut", "messrs", "thurs", "treas", "ph\\.d", "ed\\.d"]
-_CAPITALISED = ["az", "la", "pa", "ark", "del", "ill", "ore", "tex", "mass", "miss", "wash"]
-_BEFORE_NUMBER = ["ca", "no", "op", "pp", "art", "fig", "nos", "figs", "prop"]
+_ABBREVIATIONS = r"""
+ph\.d ed\.d al cf co ct dr ft ga jr ky lt md mo mr ms mt ph rd rt sq sr st va vs vt wm adj adm adv ala apr aug ave bhd
+cie col cos cpl dak dec det drs ens esq est etc ext feb fla fri gen gov hon inc ind jan jos jul jun kan ltd maj mar
+mfg mme mon mrs mtg neb nev nov oct pfc plc pte pty pvt rep rev sen sep seq sfc sgt spc ste sys tel thu tue wed wis
+wyo alex ariz assn asst atty bldg blvd brig bros capt cmdr colo conn corp dept elec govs insp intl invt kans mich minn
+mlle mont msgr natl okla penn ppte ppty pres prof ptes ptys reps sens sept supt tenn tues univ wisc assoc attys
+bancorp calif comdr lieut messrs thurs treas
+"""
+_CAPITALISED = "az la pa ark del ill ore tex mass miss wash"
+_BEFORE_NUMBER = "ca no op pp art fig nos figs prop"
 
-_SENTENCE_STARTERS = ["a", "an", "as", "at", "he", "if", "in", "it", "so", "we", "but", "her", "now", "one", "our", "she", "the", "yet", "you", "here", "last", "many", "more", "once", "some", "such", "that", "then", "they", "this", "what", "when", "these", "there", "their", "while", "about", "after", "however", "other", "since", "according"]
+_SENTENCE_STARTERS = r"""
+a an as at he if in it so we but her now one our she the yet you here last many more once some such that then they
+this what when these there their while about after however other since according mr\. ms\.
+"""
 
 _L = r"(?:[^\W_²³¹⁰⁴-⁹₀-₉¼-¾⅐-⅞①-⓿❶-➓])"  # a letter or a digit of any script
 _A = rf"(?:(?!\d){_L})"  # a letter
@@ -64,12 +76,13 @@ _TAG_NAME = r"[A-Za-z][\w:.-]*"
 _ATTRIBUTE = rf"""{_S}+{_TAG_NAME}(?:{_S}*={_S}*(?:'[^']*'|"[^"]*"))?"""
 
 
-def _words(words: Iterable[str]) -> str:
-    return "|".join(sorted(words, key=len, reverse=True))
+def _words(words: str) -> str:
+    """Blank-separated words as a pattern for any of them."""
+    return "|".join(words.split())
 
 
-def _capitalised(words: Iterable[str]) -> str:
-    return _words([form for word in words for form in (word.title(), word.upper())])
+def _capitalised(words: str) -> str:
+    return f"{_words(words.title())}|{_words(words.upper())}"
 
 
 # Longest match wins; the earlier rule on a tie. A group, where there is one, is the token; what follows it in the
@@ -79,18 +92,18 @@ _RULES = [
     r"(?i:(can)not|(gon)na|(got)ta|(lem)me|(gim)me|(wan)na|('t)(?:is|was))",
     rf"({_A}*?(?![nN]){_A})[nN](?:{_Q}|`)[tT](?!{_A})",  # do|n't, ca|n't
     rf"(?i:n(?:{_Q}|`)t)(?!{_A})",
-    rf"({_A}+)(?:'(?i:[msd]|re|ve|ll)(?!{_A})|’(?i:[msd]|re|ve|ll))",
+    rf"({_A}+)(?:'(?i:[msd]|re|ve|ll)(?!{_A})|’(?i:[msd]|re|ve|ll)|{_Q}[nN]{_Q})",
     rf"'(?i:[msd]|re|ve|ll)(?!{_A})|’(?i:[msd]|re|ve|ll)",
     rf"{_Q}(?i:em|till?|cause)|{_Q}[nN]{_Q}|'[nN](?= |$)|’[nN]",
-    rf"{_Q}[2-9]0s|{_Q}\d\d(?={_S}|$)",  # the '90s; '95
-    rf"([yYjJlLdD]{_Q}){_L}",  # y'|all
-    rf"(?:[A-HJ-XZn]|[dDoOlL]){_Q}{_A}{{2,}}|{_A}+[aeiouyA-Z]{_Q}[aeiouA-Z]{_A}*",
+    rf"{_Q}[2-9]0[sS]|{_Q}\d\d(?={_S}|$)",  # the '90s; '95
+    rf"[yYjJlLdD]{_Q}",  # y'|all
+    rf"(?:[A-HJ-XZn]|[dDoOlL]){_Q}{_A}{{2,}}|{_A}+[aeiouyAEIOUY]{_Q}[aeiouA-Z]{_A}*",
     rf"(?i:o{_Q}clock|nat{_Q}l|c{_Q}mon|s{_Q}mores|ev{_Q}ry|e{_Q}er|li{_Q}l|nor{_Q}easter|c{_Q}est|dunkin{_Q}|somethin{_Q}|ol{_Q})",
     rf"{_WORD}(?:[.!?]{_WORD})*",
     rf"{_L}+",
     _HYPHENATED,
     rf"{_L}(?:{_L}|[.,])*(?:-{_L}+)*-{_ACRONYM}",
-    rf"{_L}+(?:[-_]{_L}+)+",
+    rf"{_L}+(?:[-_](?:{_NAME}|o{_Q}clock|{_L}+))+",
     r"[A-Za-z0-9]+(?:-[A-Za-z]+)*(?:/[A-Za-z0-9]+(?:-[A-Za-z]+)*){1,2}",
     r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}",
     rf"({_L}(?:(?:{_L}|-)*{_L})?\.)[,;:]",  # "a dog., a cat": the reference takes it for an abbreviation
@@ -98,17 +111,18 @@ _RULES = [
     rf"[A-Za-z](?:\.[A-Za-z])*\.|(?i:{_words(_ABBREVIATIONS)})\.|(?:{_capitalised(_CAPITALISED)})\.",
     rf"((?i:{_words(_BEFORE_NUMBER)})\.){_S}?\d",
     r"[-+]?(?:\d*(?:[.:,]\d+)+|\d+)",
+    r"\d+(?:\.\d+)*\.[xX](?![\w)])",  # version 2.x
     r"(?:\d{1,4}[- \xa0])?\d{1,4}(?:\\?/|⁄)\d{1,4}",  # 1/2, 2 1/2
     rf"(?:\(\d{{2,3}}\){_S}?|(?:\+\+?)?(?:\d{{2,4}}[- \xa0])?\d{{2,4}}[- \xa0])\d{{3,4}}[- \xa0]?\d{{3,5}}",
     r"[A-Z]*\$",
     r"[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+",
     r"[Cc]\+\+|[CcFf]#(?![A-Za-z])",
-    r"https?://[^\s\"<>|()]+[^\s\"<>|.!?(){},-]",
-    r"(?:www\.(?:[^\s\"<>|.!?(){},]+\.)+[a-zA-Z]{2,4}|(?:[^\s\"`'<>|.!?(){},\-_$]+\.)+(?:com|net|org|edu))"
+    r"(?i:https?)://[^\s\"<>|()]+[^\s\"<>|.!?(){},-]",
+    r"(?:www\.(?:[^\s\"<>|.!?(){},]+\.)+[a-zA-Z]{2,4}|[A-Za-z0-9][^\s\"`'<>|.!?(){},\-_$]*\.(?:[^\s\"`'<>|.!?(){},\-_$]+\.)*(?:com|net|org|edu))"
     r"(?:/[^\s\"<>|()]+[^\s\"<>|.!?(){},-])?",
     r"<?[A-Za-z0-9][^\s\"<>|()@…]*@[^\s\"<>|()@….]+(?:\.[^\s\"<>|()@….]+)*>?",
     r"@[A-Za-z_][A-Za-z0-9_]*|#[^\W\d_]+",
-    r"&(?:amp|lt|gt|quot|apos|mdash|ndash|nbsp);|&#\d+;|&[aeiouAEIOU](?:acute|grave|uml);",
+    r"&(?i:amp|lt|gt|quot|apos|mdash|ndash);|&#\d+;|&[aeiouAEIOU](?:acute|grave|uml);",
     r"[<>]?[:;=][-o*']?[()DdPp\\{@|\[\]O](?![A-Za-z0-9])|[\^x=~<>'-]_[\^x=~<>'-]|\(\^_\^\)",
     r"(?:\.[ \xa0]){2,}\.|\.{3,}|-{2,}|[!?]+|#+|\*+|_+|@+|<<|>>|``|''|[²³¹⁰⁴-⁹₀-₉]+|[–—―\x96\x97]",
     rf"[-.,:;/'\"`*+<>()\[\]{{}}{_SYMBOL}‘’‚‛“”„‟‹›«»\x91-\x94€¤₠\x80£¢…\x85¼½¾⅓⅔⁄]",
@@ -120,6 +134,9 @@ _PLAIN = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*(?=,? |,?$)")
 _SPLIT = frozenset(["cannot", "gonna", "gotta", "lemme", "gimme", "wanna"])
 _CLITIC = re.compile(f"^(n?){_Q}(s|m|d|t|re|ve|ll)$", re.IGNORECASE)
 _DOTS = re.compile(r"\.(?:[ \xa0]?\.){2,}")
+# Where a token may reach over a blank, or depends on what follows one. Elsewhere what stands between blanks is read on
+# its own, and remembered: captions share most of it.
+_CROSSING = re.compile(r"<|\d\)? +\d|[A-Za-z]\. +[A-Z0-9]|\. +\.")
 # Ends of line inside a caption: the reference would take them for the next caption.
 _BLANKS = re.compile(r"[\s\x1c-\x1f\u200b\ufeff]|&nbsp;")
 
@@ -130,8 +147,20 @@ def tokenize(captions: Iterable[str]) -> list[list[str]]:
 
 
 def _tokens(caption: str) -> list[str]:
-    words = (_written(token) for token in _scan(_BLANKS.sub(" ", caption).rstrip()))
+    line = _BLANKS.sub(" ", caption).rstrip()
+    if _CROSSING.search(line):
+        return _read(line)
+    return [token for chunk in line.split(" ") for token in _read_chunk(chunk)]
+
+
+def _read(line: str) -> list[str]:
+    words = (_written(token) for token in _scan(line))
     return [word for word in words if word not in DROPPED]
+
+
+@lru_cache(maxsize=1 << 16)
+def _read_chunk(chunk: str) -> tuple[str, ...]:
+    return tuple(_read(chunk))
 
 
 def _scan(line: str) -> Iterator[str]:
@@ -164,4 +193,4 @@ def _written(token: str) -> str:
         token = token.replace("(", "-lrb-").replace(")", "-rrb-")
         token = token if token.strip("'`") else "'"
     token = _CLITIC.sub(r"\1'\2", token)
-    return token.replace("&amp;", "&").replace("\xad", "").replace(" ", "\xa0").lower()
+    return token.replace("&AMP;", "&").replace("&amp;", "&").replace("\xad", "").replace(" ", "\xa0").lower()

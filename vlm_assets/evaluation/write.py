@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from vlm_assets.evaluation.baselines import training_captions
 from vlm_assets.evaluation.display import CIDER, EXACT
 from vlm_assets.evaluation.evaluate import Scored, captions_table, score_everything, scores_json
 from vlm_assets.evaluation.gallery import Card, choose, contact_sheet
-from vlm_assets.evaluation.pictures import pick_pictures, split_files
+from vlm_assets.evaluation.pictures import pick_pictures, read_texts, split_files
 from vlm_assets.evaluation.plots import write_score_plot
 from vlm_assets.evaluation.predict import CaptionTable
 from vlm_assets.evaluation.report import render_report
@@ -47,11 +46,11 @@ def write_evaluation(
 
     Raises ConfigError if there is no test split, or if candidate and base were made for pictures of different sizes.
     """
-    training = training_captions(split_files(shards, TRAIN_SPLIT))
+    training = read_texts(split_files(shards, TRAIN_SPLIT))
     systems = caption_models(shards, models, config, log)
     systems += baseline_systems(shards, systems[0], training, log, config.max_pictures)
     log("scoring")
-    scored = score_everything(systems, config)
+    scored = score_everything(systems, training, config)
     scores = scores_json(systems, scored, training, config)
     scores |= {"base": base_facts(models.base), "lineage": dict(lineage), **facts(shards, models)}
     gallery = gallery_cards(systems[0].captions[HEADLINE_SPLIT], scored[CANDIDATE][HEADLINE_SPLIT], shards, config)

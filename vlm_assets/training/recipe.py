@@ -22,4 +22,4 @@ class TrainSettings:
     report_every_s: float = 5.0
 
 
-PRETRAINING = TrainSettings(steps=1500)
+PRETRAINING = TrainSettings(steps=1200)

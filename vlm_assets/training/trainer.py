@@ -1,7 +1,6 @@
 """Fine-tuning BLIP with Hugging Face's Trainer: needs torch, transformers, numpy and pillow, nothing of Dagster."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from vlm_assets.errors import TrainingError
 from vlm_assets.training.batches import Collator, Example, PairDataset
 from vlm_assets.training.recipe import TrainSettings
+from vlm_assets.training.threads import settle_threads
 from vlm_serving.preprocessing import PreprocessingContract
 
 COMPLETE = "complete"  # written into a checkpoint when all of it is on disk
@@ -51,12 +51,12 @@ def train(
     """
     if not examples:
         raise TrainingError("There is nothing to learn from: the train split is empty. Check the split's fractions.")
-    threads = settings.threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
     device, precision, reason = resolve_device(settings.precision)
-    log(f"training on {device} ({threads} threads), {precision}: {reason}; {len(examples):,} pairs")
     result = TrainResult(device=device, precision=precision)
     _prepare(model, settings)
+    trial = _trial_step(model, examples[: settings.batch_size], contract, device, precision)
+    threads, why = settle_threads(settings.threads, scratch, trial)
+    log(f"training on {device}, {precision}: {reason}; CPU threads: {threads} ({why}); {len(examples):,} pairs an epoch")
     trainer = _trainer(model, examples, validation, contract, settings, scratch, precision)
     trainer.add_callback(_Reporter(settings, result, log, metric))
     checkpoint = newest_checkpoint(scratch)
@@ -101,6 +101,27 @@ def _prepare(model: BlipForConditionalGeneration, settings: TrainSettings) -> No
     model.accepts_loss_kwargs = False  # pyright: ignore[reportAttributeAccessIssue]
     model.text_decoder.label_smoothing = settings.label_smoothing  # pyright: ignore[reportAttributeAccessIssue]
     model.config.text_config.label_smoothing = settings.label_smoothing
+
+
+def _trial_step(
+    model: BlipForConditionalGeneration,
+    examples: Sequence[Example],
+    contract: PreprocessingContract,
+    device: str,
+    precision: str,
+) -> Callable[[], None]:
+    """A step's work without its effect: forward and backward on one batch, gradients thrown away."""
+    dataset = PairDataset(examples)
+    batch = {name: value.to(device) for name, value in Collator(contract)([dataset[i] for i in range(len(dataset))]).items()}
+    model.to(device).train()  # pyright: ignore[reportArgumentType]
+
+    def step() -> None:
+        with torch.random.fork_rng(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss = model(**batch).loss
+        loss.backward()
+        model.zero_grad()
+
+    return step
 
 
 def _trainer(

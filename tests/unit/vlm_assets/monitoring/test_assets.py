@@ -11,9 +11,20 @@ from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.monitoring.assets import drift_report, request_log
 from vlm_assets.monitoring.checks import no_drift
 from vlm_assets.monitoring.config import RequestLogConfig
-from vlm_assets.monitoring.sensors import latest_finding
+from vlm_assets.monitoring.sensors import DATA_VERSION_TAG, RELEASED_MODEL, build_drift_sensor, latest_finding
 from vlm_assets.resources import RefIOManager, StoreResource
 from vlm_serving.request_log import LogRow, RequestLog
+
+
+@dg.op
+def nothing() -> None:
+    """Stands for the whole chain."""
+
+
+@dg.job
+def retrain() -> None:
+    """Stands for the retraining job."""
+    nothing()
 
 
 @pytest.fixture
@@ -67,6 +78,8 @@ def test_drift_is_reported_warned_of_and_found_by_the_sensor(serve, monitor):
     with dg.DagsterInstance.ephemeral() as instance:
         result = monitor(instance)
         finding = latest_finding(instance)
+        request = build_drift_sensor(retrain)(dg.build_sensor_context(instance=instance))
+        tags = instance.get_latest_materialization_event(RELEASED_MODEL).asset_materialization.tags
     assert result.success
     report = metadata_of(result, "drift_report")
     assert report["verdict"] == "drifted"
@@ -81,7 +94,8 @@ def test_drift_is_reported_warned_of_and_found_by_the_sensor(serve, monitor):
     (check,) = result.get_asset_check_evaluations()
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert (finding.verdict, finding.p_value, finding.n_traffic) == ("drifted", report["p_value"], 120)
-    assert finding.window == f"{report['reference_version']}-{report['window_id']}"
+    assert tags[DATA_VERSION_TAG] == report["released_model_version"]
+    assert request.run_key == f"drift-{report['reference_version']}-{report['window_id']}-1"
 
 
 def test_nothing_served_yet_is_green_and_says_so(monitor, serve):

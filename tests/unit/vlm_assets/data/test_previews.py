@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.unit.vlm_assets.data.pictures import picture
+from vlm_assets.data.previews import (
+    MAX_PNG_BYTES,
+    SheetSample,
+    as_markdown,
+    write_caption_lengths,
+    write_contact_sheet,
+    write_split_balance,
+)
+
+
+def test_the_sample_is_the_smallest_ids_in_order_however_they_come(tmp_path: Path):
+    ids = [f"{number:016x}" for number in range(30)]
+    for name, order in (("up", ids), ("down", ids[::-1])):
+        sample = SheetSample(4)
+        for image_id in order:
+            sample.offer(image_id, picture(int(image_id, 16)), image_id)
+        sample.write(tmp_path / f"{name}.png")
+    assert (tmp_path / "up.png").read_bytes() == (tmp_path / "down.png").read_bytes()
+    four = [(picture(number), f"{number:016x}") for number in range(4)]
+    write_contact_sheet(tmp_path / "four.png", four)
+    assert (tmp_path / "four.png").read_bytes() == (tmp_path / "up.png").read_bytes()
+
+
+def test_noise_is_squeezed_into_the_limit(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 256, (72, 72, 3), dtype=np.uint8)
+    write_contact_sheet(tmp_path / "s.png", [(Image.fromarray(noise), "much too long a caption to fit below it")] * 24)
+    assert (tmp_path / "s.png").stat().st_size <= MAX_PNG_BYTES
+
+
+def test_an_empty_sheet_is_a_picture_too(tmp_path: Path):
+    SheetSample().write(tmp_path / "s.png")
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.width > 0
+
+
+@pytest.mark.parametrize("counts", [[3, 4, 4, 9], [1], []])
+def test_plots_draw(tmp_path: Path, counts: list[int]):
+    write_caption_lengths(tmp_path / "lengths.png", counts)
+    write_split_balance(tmp_path / "balance.png", {f"split {n}": n for n in counts})
+    for name in ("lengths.png", "balance.png"):
+        assert (tmp_path / name).stat().st_size <= MAX_PNG_BYTES
+        assert as_markdown(tmp_path / name).startswith(f"![{name[:-4]}](data:image/png;base64,iVBOR")

@@ -1,0 +1,131 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlm_assets.data.split import (
+    Candidate,
+    Holdout,
+    SplitPlan,
+    assign_splits,
+    held_values,
+    leaks_of_naive_split,
+    split_counts,
+    unit_hash,
+)
+from vlm_assets.errors import ConfigError
+
+PLAN = SplitPlan(
+    holdouts=(Holdout("unseen_role", ("role",), 0.2), Holdout("unseen_pair", ("role", "gender"), 0.2)),
+)
+ROLES = ["cook", "judge", "elf", "pilot", "singer", "guard", "mage"]
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> list[Candidate]:
+    """Rows with random groups, prescribed splits, slots and earlier twins."""
+    rows: list[Candidate] = []
+    for position in range(draw(st.integers(1, 14))):
+        slots = draw(
+            st.lists(
+                st.fixed_dictionaries({"role": st.sampled_from(ROLES), "gender": st.sampled_from(["man", ""])}),
+                max_size=2,
+            )
+        )
+        twins = draw(st.sets(st.integers(0, max(position - 1, 0)), max_size=2)) if position else set()
+        rows.append(
+            Candidate(
+                f"image{position}",
+                draw(st.sampled_from(["", "", "a", "b", "c"])),
+                draw(st.sampled_from(["", "", "", "train", "test"])),
+                tuple(slots),
+                tuple(sorted(twins)),
+            )
+        )
+    return rows
+
+
+@settings(deadline=None, max_examples=60)
+@given(candidates())
+def test_no_twin_group_or_cluster_is_in_two_splits(rows: list[Candidate]):
+    result = assign_splits(rows, PLAN)
+    for position, split in result.split.items():
+        for twin in rows[position].twins:
+            assert result.split.get(twin, split) == split
+    for name in ("a", "b", "c"):
+        assert len({split for position, split in result.split.items() if rows[position].group == name}) <= 1
+    split_of_cluster: dict[str, str] = {}
+    for position, cluster in result.cluster.items():
+        assert split_of_cluster.setdefault(cluster, result.split[position]) == result.split[position]
+    assert set(result.split) | set(result.dropped) == set(range(len(rows)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(candidates(), st.integers(0, 14))
+def test_appending_rows_moves_and_drops_no_old_row(rows: list[Candidate], count: int):
+    before, after = assign_splits(rows[:count], PLAN), assign_splits(rows, PLAN)
+    assert all(after.split[position] == split for position, split in before.split.items())
+    assert set(before.dropped) == {position for position in after.dropped if position < count}
+
+
+@settings(deadline=None, max_examples=60)
+@given(candidates())
+def test_training_never_sees_a_held_out_value(rows: list[Candidate]):
+    free = [Candidate(row.image_id, row.group, "", row.slots, row.twins) for row in rows]  # nothing prescribed
+    result = assign_splits(free, PLAN)
+    for position, split in result.split.items():
+        if split in ("train", "val"):
+            for holdout in PLAN.holdouts:
+                for value in held_values(free[position].slots, holdout):
+                    assert unit_hash(PLAN.seed, holdout.name, *value) >= holdout.fraction
+
+
+@settings(deadline=None, max_examples=60)
+@given(candidates())
+def test_prescribed_splits_are_honoured(rows: list[Candidate]):
+    result = assign_splits(rows, PLAN)
+    assert all(split == rows[position].split for position, split in result.split.items() if rows[position].split)
+
+
+def test_shares_are_about_those_asked_for():
+    result = assign_splits([Candidate(f"{number}") for number in range(4000)], SplitPlan())
+    counts = split_counts(result.split.values(), SplitPlan())
+    assert counts["train"] == pytest.approx(3000, abs=100)
+    assert counts["val"] == pytest.approx(400, abs=60)
+    assert counts["test"] == pytest.approx(600, abs=70)
+
+
+def test_a_seed_changes_the_split_and_nothing_else_does():
+    rows = [Candidate(f"{number}") for number in range(50)]
+    assert assign_splits(rows, SplitPlan()).split == assign_splits(rows, SplitPlan()).split
+    assert assign_splits(rows, SplitPlan()).split != assign_splits(rows, SplitPlan(seed=1)).split
+
+
+def test_a_row_that_ties_two_splits_together_is_dropped_and_says_which():
+    rows = [Candidate("a", split="train"), Candidate("b", split="test"), Candidate("c", twins=(0, 1))]
+    assert assign_splits(rows, SplitPlan()).dropped == {2: ("test", "train")}
+
+
+def test_a_split_without_a_share_stays_empty():
+    plan = SplitPlan(0.9, 0.1, 0.0)
+    result = assign_splits([Candidate(f"{number}") for number in range(500)], plan)
+    assert set(result.split.values()) == {"train", "val"}
+
+
+def test_the_naive_split_leaks_where_there_are_copies():
+    leaked, tests = leaks_of_naive_split([f"{number}" for number in range(500)], [1] * 500, SplitPlan())
+    assert leaked == 0 and tests == pytest.approx(75, abs=30)
+    leaked, tests = leaks_of_naive_split([f"{number}" for number in range(500)], [2] * 500, SplitPlan())
+    assert leaked / tests == pytest.approx(0.75, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (SplitPlan(0.8, 0.1, 0.2), r"fractions are 0\.8, 0\.1, 0\.2 and add up to 1\.1"),
+        (SplitPlan(0.0, 0.5, 0.5), "with some training"),
+        (SplitPlan(holdouts=(Holdout("x", ("a",), 0.1), Holdout("x", ("b",), 0.1))), "Two holdouts are called 'x'"),
+    ],
+)
+def test_impossible_plans_are_refused(plan: SplitPlan, message: str):
+    with pytest.raises(ConfigError, match=message):
+        assign_splits([], plan)

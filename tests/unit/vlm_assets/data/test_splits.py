@@ -1,0 +1,96 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.unit.vlm_assets.data.pictures import ListSource, encoded, picture, png
+from vlm_assets.data.config import SplitConfig
+from vlm_assets.data.raw import import_source
+from vlm_assets.data.sources.base import SourceRow
+from vlm_assets.data.split import Holdout, SplitPlan
+from vlm_assets.data.splits import SplitSettings, write_splits
+from vlm_assets.data.tables import read_json, read_rows
+from vlm_assets.errors import ConfigError, SourceError
+
+
+def split(path: Path, rows: list[SourceRow], settings: SplitSettings | None = None):
+    raw, out = path / "raw", path / "splits"
+    raw.mkdir()
+    out.mkdir()
+    import_source(ListSource(rows), raw, max_bad_fraction=1, log=lambda _: None)
+    counts = write_splits(raw, out, settings or SplitConfig().settings(), lambda _: None)
+    return counts, {row["captions"][0]: row for row in read_rows(out / "rows.parquet")}, out
+
+
+def plain_rows(count: int) -> list[SourceRow]:
+    return [SourceRow(str(seed), png(seed), captions=(f"number {seed}",)) for seed in range(count)]
+
+
+def test_everything_is_split_or_dropped_by_reason(tmp_path: Path):
+    small = SourceRow("small", encoded(picture(90, (20, 20))), captions=("small one",))
+    flat = SourceRow("flat", encoded(Image.new("RGB", (64, 64), "navy")), captions=("flat one",))
+    mute = SourceRow("mute", png(91), captions=("x",))
+    wordy = SourceRow("wordy", png(92), captions=("wordy", "x" * 501), slots=({"kind": "a"}, {"kind": "b"}))
+    counts, rows, out = split(tmp_path, [*plain_rows(60), small, flat, mute, wordy])
+    summary = read_json(out / "summary.json")
+    assert sum(counts.values()) == len(rows) == 61
+    assert summary["dropped_by_reason"] == {
+        "caption_too_short": 1,
+        "no_caption_left": 1,
+        "caption_too_long": 1,
+        "too_small": 1,
+        "no_content": 1,
+    }
+    assert rows["wordy"]["captions"] == ["wordy"]
+    assert json.loads(rows["wordy"]["slots"]) == [{"kind": "a"}], "slots go with their caption"
+    assert len(read_rows(out / "dropped.parquet")) == 5
+
+
+def test_near_duplicates_share_cluster_and_split_and_are_listed(tmp_path: Path):
+    copies = [
+        SourceRow(f"copy {seed}", encoded(picture(seed), "JPEG", quality=90), captions=(f"copy {seed}",))
+        for seed in range(30)
+    ]
+    _, rows, out = split(tmp_path, [*plain_rows(60), *copies])
+    assert len(read_rows(out / "near_duplicates.parquet")) == 30
+    for seed in range(30):
+        original, copy = rows[f"number {seed}"], rows[f"copy {seed}"]
+        assert (original["split"], original["cluster"]) == (copy["split"], copy["cluster"])
+    assert read_json(out / "summary.json")["naive_split"]["leaked_test_rows"] > 0
+
+
+def test_held_out_values_get_their_own_split_and_are_named(tmp_path: Path):
+    roles = [f"role{number}" for number in range(40)]
+    rows = [
+        SourceRow(f"{seed}", png(seed), captions=(f"number {seed}",), slots=({"role": roles[seed % 40], "gender": ""},))
+        for seed in range(120)
+    ]
+    settings = SplitSettings(plan=SplitPlan(holdouts=(Holdout("unseen_role", ("role",), 0.2),)))
+    counts, table, out = split(tmp_path, rows, settings)
+    held = {values["role"] for values in read_json(out / "summary.json")["held_out_values"]["unseen_role"]}
+    assert held and counts["test_unseen_role"] == 3 * len(held)
+    for row in table.values():
+        assert (json.loads(row["slots"])[0]["role"] in held) == (row["split"] == "test_unseen_role")
+
+
+def test_holdouts_on_slots_that_nobody_declares_are_left_out(tmp_path: Path):
+    counts, _, _ = split(tmp_path, plain_rows(60))
+    assert set(counts) == {"train", "val", "test"}
+
+
+def test_an_empty_split_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"Split '\w+' is empty: 3 pictures fell into train \d.* with seed 0"):
+        split(tmp_path, plain_rows(3))
+
+
+def test_nothing_left_is_refused(tmp_path: Path):
+    flat = [SourceRow("a", encoded(Image.new("RGB", (64, 64), "navy")), captions=("flat",))]
+    with pytest.raises(SourceError, match="No picture is left of 1: no_content 1"):
+        split(tmp_path, flat)
+
+
+def test_plots_are_small(tmp_path: Path):
+    _, _, out = split(tmp_path, plain_rows(60))
+    for name in ("split_balance.png", "caption_lengths.png"):
+        assert 1000 < (out / name).stat().st_size < 60_000

@@ -1,0 +1,135 @@
+"""BLEU, ROUGE-L and CIDEr: equal to the reference within 1e-9, and the properties that any such metric has."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.vlm_assets.evaluation.golden_metrics import SCORES
+from vlm_assets.evaluation.bleu import bleu
+from vlm_assets.evaluation.cider import cider
+from vlm_assets.evaluation.corpus import CorpusError, Tokens
+from vlm_assets.evaluation.rouge import rouge_l
+from vlm_assets.evaluation.tokenizer import tokenize
+
+captions = st.lists(st.sampled_from("abcdefg"), max_size=9)
+pairs = st.lists(st.tuples(captions, st.lists(captions, min_size=1, max_size=4)), min_size=1, max_size=8)
+Pairs = list[tuple[list[str], list[list[str]]]]
+
+
+def split(corpus: Pairs) -> tuple[list[list[str]], list[list[list[str]]]]:
+    return [mine for mine, _ in corpus], [theirs for _, theirs in corpus]
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_golden(name: str) -> None:
+    golden: dict[str, Any] = SCORES[name]
+    # the reference splits "2 1/2" in two for BLEU and CIDEr, and does not for ROUGE
+    mine, theirs = tokenize(golden["candidates"]), [tokenize(texts) for texts in golden["references"]]
+    split_mine, split_theirs = [_words(text) for text in mine], [[_words(text) for text in texts] for texts in theirs]
+    found = bleu(split_mine, split_theirs)
+    np.testing.assert_allclose(found.corpus, golden["bleu"], atol=1e-9, rtol=0)
+    np.testing.assert_allclose(found.items, golden["bleu_items"], atol=1e-9, rtol=0)
+    found = rouge_l(mine, theirs)
+    np.testing.assert_allclose(found.corpus, golden["rouge_l"], atol=1e-9, rtol=0)
+    np.testing.assert_allclose(found.items, golden["rouge_l_items"], atol=1e-9, rtol=0)
+    found = cider(split_mine, split_theirs)
+    np.testing.assert_allclose(found.corpus, golden["cider"], atol=1e-9, rtol=0)
+    np.testing.assert_allclose(found.items, golden["cider_items"], atol=1e-9, rtol=0)
+
+
+def _words(tokens: list[str]) -> list[str]:
+    return " ".join(tokens).split()
+
+
+@given(pairs)
+def test_bounds(corpus: Pairs) -> None:
+    mine, theirs = split(corpus)
+    for values, top in (
+        (bleu(mine, theirs).items, 1),
+        (rouge_l(mine, theirs).items, 1),
+        (cider(mine, theirs).items, 10),
+    ):
+        assert (values >= 0).all()
+        assert (values <= top + 1e-9).all()
+    assert all(0 <= value <= 1 + 1e-9 for value in bleu(mine, theirs).corpus)
+
+
+@given(pairs, st.randoms(use_true_random=False))
+def test_order_of_pictures_and_of_references_does_not_matter(corpus: Pairs, chance: Any) -> None:
+    shuffled = [(mine, chance.sample(theirs, len(theirs))) for mine, theirs in chance.sample(corpus, len(corpus))]
+    for metric in (bleu, rouge_l, cider):
+        first, second = metric(*split(corpus)).corpus, metric(*split(shuffled)).corpus
+        np.testing.assert_allclose(first, second, atol=1e-12)
+
+
+def test_identical_captions_score_the_maximum() -> None:
+    mine = [list("abcde"), list("fghij"), list("klmno")]
+    theirs = [[text] for text in mine]
+    np.testing.assert_allclose(bleu(mine, theirs).corpus, 1, atol=1e-8)
+    np.testing.assert_allclose(rouge_l(mine, theirs).items, 1)
+    np.testing.assert_allclose(cider(mine, theirs).items, 10)
+
+
+def test_nothing_in_common_scores_zero() -> None:
+    mine, theirs = [list("abcde"), list("fghij")], [[list("vwxyz")], [list("qrstu")]]
+    np.testing.assert_allclose(bleu(mine, theirs).items, 0, atol=1e-6)
+    assert rouge_l(mine, theirs).corpus == 0
+    assert cider(mine, theirs).corpus == 0
+
+
+def test_rouge_takes_precision_and_recall_from_different_references() -> None:
+    found = rouge_l(
+        [["a", "b"]], [[["a", "b", "x", "y"], ["a"]]]
+    )  # precision 2/2 of the first, recall 1/1 of the second
+    assert found.corpus == pytest.approx(1)
+
+
+def test_bleu_takes_the_shorter_of_two_equally_close_references() -> None:
+    found = bleu([list("abcd")], [[list("abcde"), list("abc")]])
+    assert found.statistics[0, 1] == 3
+
+
+def test_bleu_clips_repeated_words() -> None:
+    assert bleu([["a"] * 4], [[["a", "b", "c", "d"]]]).corpus[0] == pytest.approx(0.25)
+
+
+def test_cider_of_one_picture_is_zero_and_says_so() -> None:
+    found = cider([["a", "bus"]], [[["a", "bus"]]])
+    assert found.corpus == 0
+    assert "CIDEr is 0 for a corpus of one picture" in found.note
+    assert cider([["a"], ["b"]], [[["a"]], [["b"]]]).note == ""
+
+
+@pytest.mark.parametrize("metric", [bleu, rouge_l, cider])
+@pytest.mark.parametrize(
+    ("mine", "theirs", "message"),
+    [
+        ([], [], "no captions to score"),
+        ([["a"]], [], "1 candidates but 0 lists of references"),
+        ([["a"], ["b"]], [[["a"]], []], "Candidate 1 has no reference"),
+    ],
+)
+def test_what_cannot_be_scored(metric: Callable[..., Any], mine: list[Tokens], theirs: Any, message: str) -> None:
+    with pytest.raises(CorpusError, match=message):
+        metric(mine, theirs)
+
+
+@given(pairs)
+def test_any_corpus_equals_the_reference(corpus: Pairs) -> None:
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    mine, theirs = split(corpus)
+    results = {number: [" ".join(text)] for number, text in enumerate(mine)}
+    truths = {number: [" ".join(text) for text in texts] for number, texts in enumerate(theirs)}
+    whole, items = Bleu(4).compute_score(truths, results, verbose=0)
+    np.testing.assert_allclose(bleu(mine, theirs).corpus, whole, atol=1e-9)
+    np.testing.assert_allclose(bleu(mine, theirs).items.T, items, atol=1e-9)
+    np.testing.assert_allclose(rouge_l(mine, theirs).items, Rouge().compute_score(truths, results)[1], atol=1e-9)
+    if any(text for texts in theirs for text in texts):  # the reference's CIDEr fails when no reference has a word
+        np.testing.assert_allclose(cider(mine, theirs).items, Cider().compute_score(truths, results)[1], atol=1e-9)

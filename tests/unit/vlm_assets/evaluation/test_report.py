@@ -1,0 +1,259 @@
+"""The page, the plot, the contact sheet: right numbers in right places, nothing loaded from elsewhere."""
+
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.unit.vlm_assets.evaluation.shards import plain_png
+from vlm_assets.evaluation.display import CIDER, EXACT, axis_end
+from vlm_assets.evaluation.gallery import SHEET_MAX_BYTES, Card, choose, contact_sheet
+from vlm_assets.evaluation.plots import write_score_plot
+from vlm_assets.evaluation.report import findings, headline, render_report, tone
+
+COLLAPSE = {
+    "distinct_share": 0.9,
+    "most_frequent_share": 0.02,
+    "most_frequent_caption": "a <cook> & friend",
+    "empty_share": 0.0,
+    "looping_share": 0.0,
+    "novel_share": 0.7,
+    "mean_words": 6.5,
+    "max_words": 11,
+    "mean_reference_words": 7.25,
+}
+
+
+def estimate(value, half=0.1, n=200):
+    return {"value": value, "low": value - half, "high": value + half, "n": n}
+
+
+def measured(cider, exact, n=200, **collapse):
+    metrics = {"cider": estimate(cider, 0.4, n), "exact_match": estimate(exact, 0.05, n), "bleu_4": estimate(0.5, n=n)}
+    return {"n": n, "metrics": metrics, "collapse": {**COLLAPSE, **collapse}}
+
+
+def system(label, splits, about="about it"):
+    return {
+        "label": label,
+        "in_a_sentence": label.lower(),
+        "about": about,
+        "version": "0123456789abcdef",
+        "splits": splits,
+    }
+
+
+def difference(against, split, metric, low, high):
+    value = (low + high) / 2
+    return {"against": against, "split": split, "metric": metric, "value": value, "low": low, "high": high, "n": 200}
+
+
+def scores(**collapse):
+    candidate = {
+        "test": measured(7.31, 0.412, **collapse),
+        "test_unseen_role": measured(0.9, 0.0, 61),
+        "general/test": measured(4.7, 0.3),
+    }
+    return {
+        "systems": {
+            "candidate": system("Fine-tuned", candidate, "blip-mini <3.3 M>, fine-tuned"),
+            "base": system("Base", {"test": measured(0.5, 0.0), "general/test": measured(5.1, 0.33)}),
+            "copy": system("Copy", {"test": measured(6.0, 0.0), "test_unseen_role": measured(0.7, 0.0, 61)}),
+            "champion": system("Champion", {}, "not compared: it takes 384 px pictures"),
+        },
+        "differences": [
+            difference("base", "test", "cider", 6.4, 7.2),
+            difference("base", "test", "exact_match", 0.36, 0.46),
+            difference("copy", "test", "cider", -0.1, 0.5),
+            difference("copy", "test_unseen_role", "cider", -0.9, -0.2),
+            difference("base", "general/test", "cider", -0.6, -0.2),
+        ],
+        "slices": [
+            {"kind": "skin tone", "name": "dark", "n": 40, "metrics": measured(7.0, 0.4, 40)["metrics"]},
+        ],
+        "protocol": {"min_slice": 10, "text": ["Captions are generated greedily."]},
+        "note": "This is icon art.",
+        "lineage": {"finetuned_model": "0123456789abcdef"},
+        "attribution": ["Pictures: OpenMoji 17 · CC BY-SA 4.0"],
+    }  # fmt: skip
+
+
+def card(number, exact=False):
+    picture = plain_png((number * 20 % 255, 90, 120), 96)
+    return Card(f"id{number}", picture, f"said {number}", (f"reference {number} <b>", "other"), 0.5, 3.25, exact)
+
+
+class Page(HTMLParser):
+    """Tags, the addresses they load, and the visible text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.open, self.text = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "title"):
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+@pytest.fixture
+def page():
+    gallery = {"random": [card(1), card(2, exact=True)], "worst": [card(3)], "best": []}
+    text = render_report(scores(), gallery)
+    parsed = Page(text)
+    assert parsed.open == []  # every tag is closed
+    return text, parsed
+
+
+def test_the_page_loads_nothing_and_runs_nothing(page):
+    text, parsed = page
+    assert {"script", "link", "iframe"}.isdisjoint(parsed.tags)
+    assert len(parsed.addresses) == 3
+    assert all(address.startswith("data:image/png;base64,") for address in parsed.addresses)
+    assert "url(" not in text
+    assert "http://" not in text and "https://" not in text
+    assert "prefers-color-scheme: dark" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CIDEr 7.31, 41 % word for word on 200 unseen pictures",
+        "7.31 6.91 to 7.71",  # value and interval
+        "41.2 % 36.2 to 46.2 %",
+        "This is icon art.",
+        "test_unseen_role 61 pictures held out on purpose",
+        "skin tone",
+        "Says most often",
+        "a <cook> & friend",  # escaped in the source, so it reads as written
+        "blip-mini <3.3 M>, fine-tuned",
+        "said 2 reference 2 <b> other exact CIDEr 3.25 confidence 0.50",
+        "References have 7.2 words on average.",
+        "Captions are generated greedily.",
+        "finetuned_model 0123456789abcdef",
+        "CC BY-SA 4.0",
+    ],
+)
+def test_the_page_says(page, words):
+    assert words in page[1].words
+
+
+def test_a_part_without_pictures_and_a_champion_without_captions_are_left_out(page):
+    assert "Best" not in page[1].words
+    assert "Champion" not in page[1].words
+
+
+def test_a_page_without_slices_and_other_splits():
+    bare = scores()
+    bare["slices"], bare["differences"] = [], []
+    for each in bare["systems"].values():
+        each["splits"] = {name: split for name, split in each["splits"].items() if name == "test"}
+    words = Page(render_report(bare, {"random": [card(1)], "worst": [], "best": []})).words
+    assert "Where it is good" not in words
+    assert "Harder and other pictures" not in words
+    assert "Differences, picture by picture" not in words
+
+
+def test_findings_name_each_rival_with_its_interval_and_what_was_forgotten():
+    assert [(finding.tone, finding.text) for finding in findings(scores())] == [
+        ("good", "Against base: CIDEr +6.80 (+6.40 to +7.20); Exact match +41.0 points (+36.0 to +46.0 points)."),
+        ("open", "Against copy: CIDEr +0.20 (-0.10 to +0.50)."),
+        ("bad", "On pictures like those of the pretraining: CIDEr 5.10 before fine-tuning, 4.70 after, "
+                "a change of -0.60 to -0.20."),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("symptom", "words"),
+    [
+        ({"empty_share": 0.005}, "0.5 % of captions are empty."),
+        ({"looping_share": 0.02}, "2.0 % of captions repeat themselves."),
+        ({"most_frequent_share": 0.3}, "30 % of pictures get the same caption: 'a <cook> & friend'."),
+    ],
+)
+def test_signs_of_collapse_are_part_of_the_verdict(symptom, words):
+    assert findings(scores(**symptom))[-1].text == words
+    assert findings(scores(**symptom))[-1].tone == "bad"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(0.1, 1, "good"), (-1, -0.1, "bad"), (-1, 1, "open"), (0, 1, "open")]
+)
+def test_tone(low, high, expected):
+    assert tone({"low": low, "high": high}) == expected
+
+
+def test_numbers_are_spelled_with_their_unit():
+    assert headline(scores()) == "CIDEr 7.31, 41 % word for word on 200 unseen pictures"
+    assert EXACT.text(0.4125) == "41.2 %"
+    assert EXACT.text(-0.05, signed=True) == "-5.0 points"
+    assert CIDER.interval({"low": 1, "high": 2.345}) == "1.00 to 2.35"
+    assert CIDER.text(float("nan")) == "n/a"
+    assert axis_end(CIDER, [estimate(7.7)]) == 8
+    assert axis_end(EXACT, [estimate(0.1)]) == 1
+
+
+def test_gallery_parts_share_no_picture_and_are_repeatable():
+    values = np.random.default_rng(1).random(40)
+    parts = choose(values, 8, seed=3)
+    rows = [row for part in parts.values() for row in part]
+    assert len(rows) == len(set(rows)) == 24
+    assert parts == choose(values, 8, seed=3)
+    assert parts["random"] != choose(values, 8, seed=4)["random"]
+    assert max(values[parts["worst"]]) < min(values[parts["best"]])
+    assert values[parts["best"]].tolist() == sorted(values[parts["best"]], reverse=True)
+
+
+def test_few_pictures_fill_the_random_part_first():
+    assert {name: len(part) for name, part in choose(np.arange(5.0), 4, seed=0).items()} == {
+        "random": 4,
+        "worst": 1,
+        "best": 0,
+    }
+
+
+def test_the_contact_sheet_is_small_even_for_noise():
+    generator = np.random.default_rng(0)
+    cards = []
+    for number in range(12):
+        buffer = io.BytesIO()
+        Image.fromarray(generator.integers(0, 256, (384, 384, 3), dtype=np.uint8)).save(buffer, "PNG")
+        cards.append(Card(str(number), buffer.getvalue(), "a very long caption " * 8, ("reference",), 0.5, 1.0, False))
+    data = contact_sheet(cards)
+    assert len(data) < SHEET_MAX_BYTES
+    sheet = Image.open(io.BytesIO(data))
+    assert sheet.format == "PNG"
+    assert sheet.width > sheet.height / 2
+
+
+def test_large_pictures_are_embedded_small_as_jpeg():
+    noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    uri = Card("x", buffer.getvalue(), "a", ("b",), 0.5, 1.0, False).data_uri
+    assert uri.startswith("data:image/jpeg;base64,")
+    assert len(uri) < 100_000
+
+
+def test_the_score_plot_is_a_small_png(tmp_path):
+    write_score_plot(scores(), tmp_path / "scores.png")
+    picture = Image.open(tmp_path / "scores.png")
+    assert picture.format == "PNG"
+    assert picture.width > 500
+    assert (tmp_path / "scores.png").stat().st_size < 120_000

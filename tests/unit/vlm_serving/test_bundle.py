@@ -1,0 +1,112 @@
+"""Bundles: sealed, checked, and plain transformers for everybody else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, BlipForConditionalGeneration
+
+from tests.tiny import picture_bytes, tiny_bundle
+from vlm_serving.bundle import open_bundle, seal_bundle
+from vlm_serving.captioner import Captioner, GenerationOptions
+from vlm_serving.errors import BundleError
+from vlm_serving.images import decode_picture
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
+
+
+@pytest.fixture
+def bundle(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "bundle"))
+
+
+def test_the_version_is_the_content(tmp_path: Path, original: Path) -> None:
+    again = tiny_bundle(tmp_path / "again")
+    other = tiny_bundle(tmp_path / "other", seed=1)
+    versions = [open_bundle(path).version for path in (original, again, other)]
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_plain_transformers_loads_what_we_save(bundle: Path) -> None:
+    model = BlipForConditionalGeneration.from_pretrained(bundle)
+    tokenizer = AutoTokenizer.from_pretrained(bundle)
+    assert tokenizer.decode(tokenizer.encode("a red square", add_special_tokens=False)) == "a red square"
+
+
+def test_an_altered_weight_file_is_refused(bundle: Path) -> None:
+    weights = bundle / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(BundleError, match=r"model\.safetensors in the bundle .* was altered"):
+        open_bundle(bundle)
+    assert open_bundle(bundle, verify=False).version
+
+
+def test_a_missing_file_is_named(bundle: Path) -> None:
+    (bundle / "tokenizer.json").unlink()
+    with pytest.raises(BundleError, match=r"lacks tokenizer\.json"):
+        open_bundle(bundle)
+    with pytest.raises(BundleError, match=r"Cannot seal .*: missing tokenizer\.json"):
+        seal_bundle(bundle, {})
+
+
+def test_what_is_no_bundle_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no model bundle at .*nowhere"):
+        open_bundle(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=r"is not a model bundle: bundle\.json is missing"):
+        open_bundle(tmp_path)
+    (tmp_path / "bundle.json").write_text("{")
+    with pytest.raises(BundleError, match=r"bundle\.json is not readable JSON"):
+        open_bundle(tmp_path)
+
+
+def test_a_contract_that_was_edited_is_refused(bundle: Path) -> None:
+    contract = json.loads((bundle / "contract.json").read_text())
+    (bundle / "contract.json").write_text(json.dumps({**contract, "image_size_px": 64}))
+    with pytest.raises(BundleError, match="preprocessing contract was altered"):
+        open_bundle(bundle, verify=False)
+
+
+def test_golden_vectors_hold_on_the_machine_that_made_them(bundle: Path) -> None:
+    assert Captioner(open_bundle(bundle), threads=1).check_golden() == 2
+
+
+def test_other_weights_fail_the_golden_check(bundle: Path, tmp_path: Path) -> None:
+    other = tiny_bundle(tmp_path / "other", seed=5)
+    shutil.copy(other / "model.safetensors", bundle / "model.safetensors")
+    with pytest.raises(BundleError, match=r"Golden picture golden/0\.png .*(cosine|caption)"):
+        Captioner(open_bundle(bundle, verify=False), threads=1).check_golden()
+
+
+def test_other_preprocessing_fails_the_golden_check(bundle: Path) -> None:
+    (bundle / "golden" / "0.png").write_bytes(picture_bytes(99))
+    with pytest.raises(BundleError, match=r"preprocessing differs by \d+ grey levels \(limit 1\)"):
+        Captioner(open_bundle(bundle, verify=False), threads=1).check_golden()
+
+
+def test_a_caption_does_not_depend_on_its_neighbours_in_the_batch(bundle: Path) -> None:
+    captioner = Captioner(open_bundle(bundle), threads=1)
+    pictures = [decode_picture(picture_bytes(number, (50 + number, 40))) for number in range(5)]
+    together = captioner.caption(pictures)
+    alone = [captioner.caption([picture])[0] for picture in pictures]
+    assert [caption.text for caption in together] == [caption.text for caption in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.confidence == pytest.approx(other.confidence, rel=1e-3)
+        assert one.token_count == other.token_count
+        assert one.embedding == pytest.approx(other.embedding, abs=1e-4)
+        assert 0 < one.confidence <= 1
+
+
+def test_beams_give_a_caption_at_least_as_likely(bundle: Path) -> None:
+    captioner = Captioner(open_bundle(bundle), threads=1)
+    picture = decode_picture(picture_bytes(3))
+    beams = captioner.caption([picture], GenerationOptions(max_new_tokens=6, num_beams=4))[0]
+    assert beams.text
+    assert 0 < beams.confidence <= 1
+
+
+def test_no_pictures_no_captions(bundle: Path) -> None:
+    assert Captioner(open_bundle(bundle), threads=1).caption([]) == []

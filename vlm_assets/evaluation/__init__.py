@@ -1,0 +1,1 @@
+"""How good the captions are: metrics with intervals, slices, a report."""

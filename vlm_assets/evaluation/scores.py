@@ -1,0 +1,111 @@
+"""Every caption metric of one system on one split, with intervals: what reports, gates and logs read."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from vlm_assets.evaluation.bleu import bleu_from_sums, bleu_of
+from vlm_assets.evaluation.cider import cider_of
+from vlm_assets.evaluation.collapse import plain
+from vlm_assets.evaluation.corpus import ORDER, Floats, check_corpus, make_corpus
+from vlm_assets.evaluation.rouge import rouge_l
+from vlm_assets.evaluation.significance import Estimate, bootstrap_mean, estimate, resampled_sums
+from vlm_assets.evaluation.tokenizer import tokenize
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics by name, and per picture those whose mean the metric is (BLEU has none: it is of a corpus).
+
+    Names: bleu_1 .. bleu_4, rouge_l, exact_match (0..1), cider (0..10), distinct_share, most_frequent_share (0..1).
+    """
+
+    metrics: dict[str, Estimate]
+    items: dict[str, Floats]  # (N,) each
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "metrics": {name: asdict(found) for name, found in self.metrics.items()},
+            "items": {name: values.tolist() for name, values in self.items.items()},
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of to_json."""
+        return cls(
+            {name: Estimate(**found) for name, found in data["metrics"].items()},
+            {name: np.asarray(values, dtype=np.float64) for name, values in data["items"].items()},
+            tuple(data["notes"]),
+        )
+
+
+def score_captions(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], *, resamples: int = 1000, seed: int = 0
+) -> Scores:
+    """Score N captions against one or more references each, as the COCO caption evaluation does.
+
+    Intervals: 95 % percentile bootstrap over pictures. BLEU is recomputed on each resample from its summed n-gram
+    counts; ROUGE-L, CIDEr and exact match are means of per-picture scores, with CIDEr's word weights held at those of
+    the whole corpus. distinct_share describes this very set (repeats in a resample would bias it): no interval.
+    Raises CorpusError (no captions, different numbers, a caption without reference), ConfigError (resamples < 1).
+    """
+    check_corpus(candidates, references)
+    tokens = _Tokens()
+    mine = [tokens[text] for text in candidates]
+    theirs = [[tokens[text] for text in texts] for texts in references]
+    corpus = make_corpus([_words(text) for text in mine], [[_words(text) for text in texts] for texts in theirs])
+    weighed = cider_of(corpus)
+    items = {
+        "rouge_l": rouge_l(mine, theirs).items,
+        "cider": weighed.items,
+        "exact_match": exact_matches(candidates, references),
+    }
+    metrics = _bleu_estimates(bleu_of(corpus).statistics, resamples, seed)
+    metrics |= {name: bootstrap_mean(values, resamples=resamples, seed=seed) for name, values in items.items()}
+    metrics |= _variety(candidates, resamples, seed)
+    return Scores(metrics, items, (weighed.note,) if weighed.note else ())
+
+
+def exact_matches(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
+    """(N,) 1 where the caption equals a reference but for case, blanks and the final full stop; else 0."""
+    pairs = zip(candidates, references, strict=True)
+    return np.array([plain(text) in {plain(other) for other in texts} for text, texts in pairs], dtype=np.float64)
+
+
+class _Tokens(dict[str, list[str]]):
+    """Tokens by text, each text tokenized once: captions repeat a lot."""
+
+    def __missing__(self, text: str) -> list[str]:
+        self[text] = found = tokenize([text])[0]
+        return found
+
+
+def _words(tokens: Iterable[str]) -> list[str]:
+    """Tokens split at the no-break spaces inside ("2 1/2"): so the reference does for BLEU and CIDEr, not ROUGE."""
+    return [word for token in tokens for word in token.split("\xa0") if word]
+
+
+def _bleu_estimates(statistics: Floats, resamples: int, seed: int) -> dict[str, Estimate]:
+    whole = bleu_from_sums(statistics.sum(axis=0))  # (4,)
+    resampled = bleu_from_sums(resampled_sums(statistics, resamples, seed))  # (resamples, 4)
+    return {
+        f"bleu_{order + 1}": estimate(float(whole[order]), resampled[:, order], len(statistics))
+        for order in range(ORDER)
+    }
+
+
+def _variety(candidates: Sequence[str], resamples: int, seed: int) -> dict[str, Estimate]:
+    texts = [plain(text) for text in candidates]
+    counts = Counter(texts)
+    distinct = len(counts) / len(texts)
+    favourite = counts.most_common(1)[0][0]
+    return {
+        "distinct_share": Estimate(distinct, distinct, distinct, len(texts)),
+        "most_frequent_share": bootstrap_mean([text == favourite for text in texts], resamples=resamples, seed=seed),
+    }

@@ -1,0 +1,158 @@
+"""`python -m vlm_serving serve | deploy | caption`: a server, a model onto it, captions from it or from a bundle."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm_serving.errors import ServingError
+
+USAGE_ERROR = 2
+BATCH = 8
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 1 failed, 2 not as asked (a port in use, bad options)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except ServingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR if error.slug == "port-in-use" else 1
+    except OSError as error:
+        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m vlm_serving", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="start a Ray Serve of its own and serve until Ctrl-C"))
+    _add_deploy(commands.add_parser("deploy", help="put a bundle on a standing Ray Serve, without dropping requests"))
+    _add_caption(commands.add_parser("caption", help="caption picture files, one JSON object per line"))
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, help="model bundle to deploy; without it one is deployed later")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="HTTP port, 0 for a free one (default %(default)s)")
+    parser.add_argument("--dashboard-port", type=int, default=8265, help="Ray dashboard, 0: free (default %(default)s)")
+    parser.add_argument(
+        "--address-file", type=Path, help="written when ready: JSON with addresses, pid, token file"
+    )
+    parser.add_argument("--request-log", type=Path, help="directory (default VLM_REQUEST_LOG, or DAGSTER_HOME's)")
+    parser.add_argument("--num-cpus", type=int, help="CPUs that Ray may use (default: all)")
+    parser.add_argument("--deploy-timeout-s", type=float, default=180.0, help="for --bundle (default %(default)s)")
+    parser.add_argument("--worker-logs", action="store_true", help="show the replicas' log in this terminal")
+    parser.set_defaults(run=_serve)
+
+
+def _add_deploy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, help="directory of the model bundle")
+    parser.add_argument(
+        "--dashboard", default=os.environ.get("VLM_SERVE_ADDRESS", "http://127.0.0.1:8265"), help="Ray dashboard's URL"
+    )
+    parser.add_argument("--options", type=json.loads, help='settings as JSON, e.g. {"max_batch_size": 16}')
+    parser.add_argument("--timeout-s", type=float, default=180.0, help="(default %(default)s)")
+    parser.set_defaults(run=_deploy)
+
+
+def _add_caption(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, help="pictures")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--bundle", type=Path, help="caption here, with this model bundle")
+    source.add_argument("--url", help="ask a running captioner")
+    parser.add_argument("--out", type=Path, help="write JSON lines to this file (default: standard output)")
+    parser.set_defaults(run=_caption)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from vlm_serving.server import ServerOptions, serve_until_stopped
+
+    names = ServerOptions.__dataclass_fields__
+    serve_until_stopped(ServerOptions(**{name: getattr(options, name) for name in names}), _say)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"vlm_serving: {text}", flush=True)
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    from vlm_serving.bundle import open_bundle
+    from vlm_serving.deploying import deploy
+
+    version = open_bundle(options.bundle).version
+    _say(f"deploying {version} to {options.dashboard}")
+    deploy(options.dashboard, options.bundle, version, options=options.options, timeout_s=options.timeout_s)
+    _say(f"{version} serves")
+    return 0
+
+
+def _caption(options: argparse.Namespace) -> int:
+    """A file that cannot be captioned gets a line with `error`; the others are captioned, and the exit code is 1."""
+    lines = _from_bundle(options.bundle, options.files) if options.bundle else _from_url(options.url, options.files)
+    failed = 0
+    sink = options.out.open("w", encoding="utf-8") if options.out else sys.stdout
+    try:
+        for line in lines:
+            failed += "error" in line
+            print(json.dumps(line, ensure_ascii=False), file=sink, flush=True)
+    finally:
+        if sink is not sys.stdout:
+            sink.close()
+    return 1 if failed else 0
+
+
+def _from_bundle(bundle: Path, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    from vlm_serving.model_slot import load_captioner
+
+    captioner = load_captioner(str(bundle))
+    for start in range(0, len(files), BATCH):
+        yield from _caption_files(captioner, files[start : start + BATCH])
+
+
+def _caption_files(captioner: Any, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    from vlm_serving.images import decode_picture
+
+    pictures: dict[Path, Any] = {}
+    errors: dict[Path, str] = {}
+    for file in files:
+        try:
+            pictures[file] = decode_picture(file.read_bytes())
+        except (ServingError, OSError) as error:
+            errors[file] = str(error)
+    captions = dict(zip(pictures, captioner.caption(list(pictures.values())), strict=True))
+    for file in files:
+        if file in errors:
+            yield {"file": str(file), "error": errors[file]}
+        else:
+            caption = captions[file]
+            yield _line(file, caption.text, caption.confidence, captioner.version)
+
+
+def _from_url(url: str, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    from vlm_serving.client import CaptionClient, CaptionRequestError
+
+    with CaptionClient(url) as client:
+        for file in files:  # one by one: a bad picture must not cost the others theirs
+            try:
+                result = client.caption([file])[0]
+            except (CaptionRequestError, OSError) as error:
+                if isinstance(error, CaptionRequestError) and error.status in (0, 503):
+                    raise
+                yield {"file": str(file), "error": str(error)}
+            else:
+                yield _line(file, result.text, result.confidence, result.model_version)
+
+
+def _line(file: Path, text: str, confidence: float, version: str) -> dict[str, Any]:
+    return {"file": str(file), "caption": text, "confidence": round(confidence, 6), "model_version": version}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
