@@ -6,6 +6,8 @@ VlmError
 ├── StoreError         an artifact is missing, damaged or cannot be written
 ├── TrainingError      training cannot start, or stopped: out of memory, loss not finite, nothing to learn from
 ├── GateError          a candidate may not be released; lists the failed rules
+├── CorpusError        candidates and references that cannot be scored: counts differ, or nothing is there
+├── TrackingError      MLflow cannot be reached or refuses
 └── DeployError        the serving application did not come up on the released model
 
 Messages say what happened, the value seen, the limit, and what to do next.
@@ -34,6 +36,14 @@ class TrainingError(VlmError):
 
 class GateError(VlmError):
     """The candidate may not be released."""
+
+
+class CorpusError(VlmError):
+    """Candidates and references that cannot be scored."""
+
+
+class TrackingError(VlmError):
+    """MLflow cannot be reached or refuses."""
 
 
 class DeployError(VlmError):

@@ -35,4 +35,6 @@ class Progress:
         left_s = (self.total - self._count) / rate if rate and self.total > self._count else 0.0
         ending = f"  ETA {left_s:.0f} s" if left_s else f"  in {elapsed_s:.1f} s"
         counted = f"{self._count:,}/{self.total:,}" if self.total else f"{self._count:,}"
-        return f"{self.label}  {share}{counted} {self.unit}  {rate:.0f} {self.unit}/s{ending}{'  ' if note else ''}{note}"
+        return (
+            f"{self.label}  {share}{counted} {self.unit}  {rate:.0f} {self.unit}/s{ending}{'  ' if note else ''}{note}"
+        )

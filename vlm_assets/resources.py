@@ -64,7 +64,6 @@ class TrackerResource(dg.ConfigurableResource):  # pyright: ignore[reportMissing
         with tracked_run(context, self.address(), self.experiment, stage) as run:
             yield run
 
-
     def register(self, ref: ArtifactRef, bundle: Path, seal: Mapping[str, Any]) -> str:
         """The registry version that stands for this bundle, created once; returns its number."""
         lineage = seal["lineage"]

@@ -154,7 +154,9 @@ class Store:
                 f"Materialize {ref.name} again, or point VLM_STORE at the store that has it."
             )
         if hashlib.sha256(data).hexdigest() != ref.sha256:
-            raise StoreError(f"The manifest of {ref.name} {ref.version} is not the one referenced ({ref.sha256[:12]}…).")
+            raise StoreError(
+                f"The manifest of {ref.name} {ref.version} is not the one referenced ({ref.sha256[:12]}…)."
+            )
         return json.loads(data)
 
 
@@ -277,7 +279,9 @@ class LocalBackend:
             fresh = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
             fresh.write_text(text)
         except OSError as error:
-            raise StoreError(f"Cannot write {path}: {error.strerror}. Give write permission, or set VLM_STORE.") from error
+            raise StoreError(
+                f"Cannot write {path}: {error.strerror}. Give write permission, or set VLM_STORE."
+            ) from error
         if not only_if_absent:
             fresh.replace(path)
             return True

@@ -38,7 +38,9 @@ class S3Backend:
             try:
                 self.client.upload_file(str(file), self.bucket, key)
             except Exception as error:
-                raise StoreError(f"Cannot write s3://{self.bucket}/{key}: {error}. Check AWS_* and the bucket.") from error
+                raise StoreError(
+                    f"Cannot write s3://{self.bucket}/{key}: {error}. Check AWS_* and the bucket."
+                ) from error
         return self._put(f"{name}/{version}/{MANIFEST}", (staged / MANIFEST).read_bytes(), only_if_absent=True)
 
     def local_directory(self, name: str, version: str) -> Path:
@@ -83,7 +85,9 @@ class S3Backend:
         except self.client.exceptions.NoSuchKey:
             return None
         except Exception as error:
-            raise StoreError(f"Cannot read s3://{self.bucket}/{self._key(key)}: {error}. Check AWS_* and the bucket.") from error
+            raise StoreError(
+                f"Cannot read s3://{self.bucket}/{self._key(key)}: {error}. Check AWS_* and the bucket."
+            ) from error
 
     def _put(self, key: str, data: bytes, *, only_if_absent: bool) -> bool:
         from botocore.exceptions import ClientError

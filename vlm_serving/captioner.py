@@ -68,9 +68,7 @@ class Captioner:
         """The bundle's version: which model says this."""
         return self.bundle.version
 
-    def caption(
-        self, pictures: Sequence[Image.Image], options: GenerationOptions = DEFAULT_OPTIONS
-    ) -> list[Caption]:
+    def caption(self, pictures: Sequence[Image.Image], options: GenerationOptions = DEFAULT_OPTIONS) -> list[Caption]:
         """Caption RGB pictures of any size."""
         if not pictures:
             return []
@@ -78,9 +76,7 @@ class Captioner:
         return self.caption_pixels(pixels, options)
 
     @torch.inference_mode()
-    def caption_pixels(
-        self, pixels: NDArray[np.uint8], options: GenerationOptions = DEFAULT_OPTIONS
-    ) -> list[Caption]:
+    def caption_pixels(self, pixels: NDArray[np.uint8], options: GenerationOptions = DEFAULT_OPTIONS) -> list[Caption]:
         """Caption pictures already at the model's size: uint8 (B, 3, H, W), as `model_pixels` gives them."""
         states = self._encode(torch.from_numpy(pixels))  # (B, T, D)
         tokens, logprobs = self._generate(states, options)  # (B, L), (B, L); logprob 0 where there is no token
@@ -148,7 +144,9 @@ class Captioner:
         worst = int(np.abs(pixels.astype(np.int16) - recorded.astype(np.int16)).max())
         where = f"Golden picture {entry['picture']} of bundle {self.version}"
         if worst > GOLDEN_MAX_PIXEL_DIFFERENCE:
-            raise BundleError(f"{where}: preprocessing differs by {worst} grey levels (limit 1): check Pillow's version.")
+            raise BundleError(
+                f"{where}: preprocessing differs by {worst} grey levels (limit 1): check Pillow's version."
+            )
         caption = self.caption_pixels(pixels[None])[0]
         cosine = _cosine(caption.embedding, np.asarray(entry["embedding"], dtype=np.float32))
         limit = GOLDEN_MIN_COSINE[self.precision]

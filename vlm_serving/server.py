@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from vlm_serving.bundle import open_bundle
 from vlm_serving.deploying import deploy
 from vlm_serving.errors import ServingError
@@ -25,6 +27,9 @@ from vlm_serving.images import MEBIBYTE
 from vlm_serving.processes import adopt_orphans, claim_port, descendants, end_descendants
 
 LOOPBACK = "127.0.0.1"
+TEMP_ROOT = "/tmp"  # short: the paths of Ray's sockets end at 107 bytes
+TEMP_PREFIX = "vlm-ray-"
+OWNER = "owner.pid"
 OBJECT_STORE_BYTES = 256 * MEBIBYTE
 REQUEST_TIMEOUT_S = 120
 DRAIN_TIMEOUT_S = 6.0
@@ -59,7 +64,9 @@ def serve_until_stopped(options: ServerOptions, say: Callable[[str], object] = p
     version = open_bundle(options.bundle).version if options.bundle else ""  # a bad bundle is told before Ray starts
     port = claim_port(options.host, options.port, "--port")
     dashboard_port = claim_port(LOOPBACK, options.dashboard_port, "--dashboard-port")
-    temp_dir = Path(tempfile.mkdtemp(prefix="vlm-ray-", dir="/tmp"))  # short: socket paths end at 107 bytes
+    if options.address_file:
+        options.address_file.unlink(missing_ok=True)  # of a server that was killed
+    temp_dir = _make_temp_dir()
     adopt_orphans()
     try:
         with _stop_signals() as arm:
@@ -78,10 +85,21 @@ def serve_until_stopped(options: ServerOptions, say: Callable[[str], object] = p
                 deploy(addresses["dashboard_url"], options.bundle, version, timeout_s=options.deploy_timeout_s)
             _announce(addresses, version, options, say)
             _watch()
-    except StopRequested:
+    except (StopRequested, SystemExit):  # while Ray starts, its own SIGTERM handler is in place, which exits
         pass
     finally:
         _stop(temp_dir, options.address_file, say)
+
+
+def _make_temp_dir() -> Path:
+    """A new directory for Ray's session; those of servers that were killed are removed first."""
+    for stale in Path(TEMP_ROOT).glob(f"{TEMP_PREFIX}*"):
+        owner = stale / OWNER
+        if owner.is_file() and not psutil.pid_exists(int(owner.read_text() or 0)):
+            shutil.rmtree(stale, ignore_errors=True)
+    path = Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=TEMP_ROOT))
+    (path / OWNER).write_text(str(os.getpid()))
+    return path
 
 
 def _prepare_environment(temp_dir: Path, options: ServerOptions) -> Path | None:

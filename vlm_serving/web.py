@@ -22,8 +22,8 @@ from vlm_serving.schemas import CaptionBody, CaptionResponse, ModelBody, ModelsB
 from vlm_serving.service import Answer, CaptionService, caption_id
 from vlm_serving.telemetry import LOGGER, log_event
 
-PLAYGROUND = Path(__file__).parent / "playground" / "index.html"
-PLAYGROUND_HEADERS = {
+PAGES = Path(__file__).parent / "playground"
+PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "cache-control": "no-cache",
@@ -41,6 +41,8 @@ def create_web(
     `own_request_id=False` where a proxy in front writes the `x-request-id` header of answers, as Ray Serve's does.
     """
     web = FastAPI(
+        docs_url=None,  # FastAPI's own page loads its script from elsewhere: blank on a machine without the internet
+        redoc_url=None,
         title="Image captions",
         version=_package_version(),
         summary="Pictures in, captions out.",
@@ -54,9 +56,17 @@ def create_web(
 
     @web.get("/", include_in_schema=False)
     async def playground() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
-        return HTMLResponse(PLAYGROUND.read_text(encoding="utf-8"), headers=PLAYGROUND_HEADERS)
+        return _page("index.html")
+
+    @web.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+        return _page("docs.html")
 
     return web
+
+
+def _page(name: str) -> HTMLResponse:
+    return HTMLResponse((PAGES / name).read_text(encoding="utf-8"), headers=PAGE_HEADERS)
 
 
 def _add_captions(web: FastAPI, service_of: Callable[[], CaptionService]) -> None:

@@ -10,7 +10,8 @@ import dagster as dg
 from vlm_assets.errors import VlmError
 
 JOB = "captioner"
-NOISE = ("Starting a new mlflow run", "Resuming existing mlflow run")  # dagster-mlflow says it once per asset
+# said by dagster-mlflow once per asset, and by Dagster of every asset below one that failed
+NOISE = ("Starting a new mlflow run", "Dependencies for step")
 Say = Callable[[str], object]
 
 

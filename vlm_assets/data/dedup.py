@@ -74,15 +74,20 @@ def near_duplicates(
         return []
     hashes = np.array([item.edges for item in signatures], dtype=np.uint64)
     thumbs = np.stack([item.thumb for item in signatures])  # (N, 16, 16, 3)
-    found = [pair for first, second in candidate_pairs(hashes) for pair in _verified(thumbs, first, second, thresholds)]
+    colours = thumbs.mean(axis=(1, 2), dtype=np.float32)  # (N, 3)
+    found = [
+        pair
+        for first, second in candidate_pairs(hashes)
+        for pair in _verified(thumbs, colours, first, second, thresholds)
+    ]
     return sorted(found, key=lambda pair: (pair.first, pair.second))
 
 
 def candidate_pairs(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield chunks (first, second) of positions, first < second, whose hashes differ in at most MAX_HASH_BITS bits.
 
-    Each pair comes once: in the first band that it nearly agrees in. Memory is bounded by the chunk; time grows with the
-    number of pairs that nearly agree in a band, so it is quadratic only among pictures that share their edges.
+    Each pair comes once: in the first band that it nearly agrees in. Memory is bounded by the chunk; time grows with
+    the number of pairs that nearly agree in a band, so it is quadratic only among pictures that share their edges.
     """
     for band in range(BANDS):
         keys = ((hashes >> np.uint64(band * BAND_BITS)) & np.uint64(2**BAND_BITS - 1)).astype(np.int64)
@@ -127,8 +132,14 @@ def _expand(
 
 
 def _verified(
-    thumbs: NDArray[np.uint8], first: NDArray[np.int64], second: NDArray[np.int64], thresholds: Thresholds
+    thumbs: NDArray[np.uint8],
+    colours: NDArray[np.float32],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    thresholds: Thresholds,
 ) -> Iterator[NearDuplicate]:
+    alike = np.abs(colours[first] - colours[second]).mean(axis=1) <= thresholds.mean_levels  # a bound, and cheap
+    first, second = first[alike], second[alike]
     for low in range(0, len(first), 4096):
         one, other = first[low : low + 4096], second[low : low + 4096]
         gap = np.abs(thumbs[one].astype(np.int16) - thumbs[other].astype(np.int16))  # (n, 16, 16, 3)

@@ -38,8 +38,8 @@ def split_metadata(ref: ArtifactRef, path: Path) -> Metadata:
         "splits": count_table(summary["splits"], "split"),
         "dropped": count_table(summary["dropped_by_reason"], "reason"),
         "near_duplicate_pairs": summary["near_duplicate_pairs"],
-        "leaks_avoided": f"a row-level random split would have put twins or group mates of {naive['leaked_test_rows']:,} of "
-        f"{naive['test_rows']:,} test rows into train",
+        "leaks_avoided": f"a row-level random split would have put twins or group mates of "
+        f"{naive['leaked_test_rows']:,} of {naive['test_rows']:,} test rows into train",
         "held_out_values": dg.MetadataValue.json(summary["held_out_values"]),
         "sample": _sample(read_rows(path / "rows.parquet", ["image_id", "split", "captions", "cluster"])),
         "split_balance": dg.MetadataValue.md(as_markdown(path / "split_balance.png")),

@@ -94,7 +94,9 @@ def write_shards(
             "were made from another snapshot. Materialize raw_dataset and validated_splits again, together."
         )
     shutil.copyfile(bundle / CONTRACT, directory / CONTRACT)
-    write_json(directory / "summary.json", _summary(counts, writers.values(), contract, tokenizer.counts))
+    attribution = read_json(splits / "summary.json").get("attribution", {})
+    summary = _summary(counts, writers.values(), contract, tokenizer.counts)
+    write_json(directory / "summary.json", {**summary, "attribution": attribution})
     return counts
 
 

@@ -25,6 +25,7 @@ VERDICT = "verdict.json"
     owners=["team:vlm"],
     code_version=CODE_VERSION,
     pool="compute",
+    check_specs=check_specs(),
     description="The candidate on held-out pictures, by the captioner that serves: BLEU, ROUGE-L, CIDEr, exact match, "
     "slot accuracy, with 95 % intervals, against its base, the champion and two baselines without a model.",
 )

@@ -8,17 +8,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vlm_assets.errors import VlmError
+from vlm_assets.errors import CorpusError
 
 Tokens: TypeAlias = Sequence[str]
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 
 ORDER = 4  # the longest n-gram
-
-
-class CorpusError(VlmError):
-    """Captions and references that cannot be scored: none at all, different numbers, or one without references."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vlm_assets.errors import ConfigError
-from vlm_assets.evaluation.corpus import CorpusError, Floats
+from vlm_assets.errors import ConfigError, CorpusError
+from vlm_assets.evaluation.corpus import Floats
 
 LEVEL = 0.95
 CHUNK = 4_000_000  # random numbers drawn at a time: 32 MB

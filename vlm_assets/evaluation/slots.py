@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from vlm_assets.evaluation.corpus import CorpusError, Floats
+from vlm_assets.errors import CorpusError
+from vlm_assets.evaluation.corpus import Floats
 from vlm_assets.evaluation.significance import Estimate, bootstrap_mean
 
 Slots: TypeAlias = Mapping[str, str]  # of one reference caption: slot -> value, "" where it has none

@@ -46,9 +46,7 @@ def released_model(
     if champion is None or champion.bundle_version != bundle:
         why = decide(verdict, config.force_reason)
         scores = headline_scores(report)
-        champion = ledger.promote(
-            finetuned_model, bundle, seen=champion, why=why, run_id=context.run_id, scores=scores
-        )
+        champion = ledger.promote(finetuned_model, bundle, seen=champion, why=why, run_id=context.run_id, scores=scores)
         context.log.info(f"promoted bundle {bundle} (ledger entry {champion.number}): {why}")
     else:
         context.log.info(f"bundle {bundle} is the champion already (ledger entry {champion.number})")

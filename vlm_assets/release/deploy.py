@@ -75,7 +75,9 @@ def local_server(bundle: Path, log: Log, timeout_s: float = START_TIMEOUT_S) -> 
             *(sys.executable, "-m", "vlm_serving", "serve", "--bundle", str(bundle)),
             *("--port", "0", "--dashboard-port", "0", "--address-file", str(address_file)),
         ]
-        environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS",)}
+        # the one request it gets is not traffic: it must not reach the log that drift is measured on
+        environment = {**os.environ, "VLM_REQUEST_LOG": str(Path(folder) / "requests")}
+        environment.pop("RAY_ADDRESS", None)
         log("starting a local Ray Serve")
         with output.open("wb") as sink:
             process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment)

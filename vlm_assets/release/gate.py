@@ -76,7 +76,9 @@ def judge(scores: Mapping[str, Any], config: GateConfig) -> Verdict:
     """Apply every rule to the scores of an evaluation report (its scores.json)."""
     differences = [row for row in scores["differences"] if row["split"] == HEADLINE_SPLIT and row["metric"] == "cider"]
     collapse = scores["systems"]["candidate"]["splits"][HEADLINE_SPLIT]["collapse"]
-    return Verdict((_baselines(differences, config), _champion(differences, scores, config), _collapse(collapse, config)))
+    return Verdict(
+        (_baselines(differences, config), _champion(differences, scores, config), _collapse(collapse, config))
+    )
 
 
 def check_specs() -> list[dg.AssetCheckSpec]:
@@ -105,9 +107,7 @@ def _baselines(differences: Sequence[Mapping[str, Any]], config: GateConfig) -> 
     return RuleResult("beats_baselines", passed, f"CIDEr {'above' if passed else 'not surely above'} {said}")
 
 
-def _champion(
-    differences: Sequence[Mapping[str, Any]], scores: Mapping[str, Any], config: GateConfig
-) -> RuleResult:
+def _champion(differences: Sequence[Mapping[str, Any]], scores: Mapping[str, Any], config: GateConfig) -> RuleResult:
     rule = "not_worse_than_champion"
     row = next((row for row in differences if row["against"] == CHAMPION), None)
     if row is None:
@@ -126,7 +126,9 @@ def _collapse(collapse: Mapping[str, Any], config: GateConfig) -> RuleResult:
     }
     broken = [name for name, limit in limits.items() if collapse[name] > limit]
     told = broken or list(limits)
-    text = ", ".join(f"{name.replace('_', ' ')} {100 * collapse[name]:.1f} % (limit {100 * limits[name]:g} %)" for name in told)
+    text = ", ".join(
+        f"{name.replace('_', ' ')} {100 * collapse[name]:.1f} % (limit {100 * limits[name]:g} %)" for name in told
+    )
     return RuleResult("no_collapse", not broken, text)
 
 

@@ -94,7 +94,11 @@ def finetuned_model(
     return dg.MaterializeResult(
         value=built.ref,
         data_version=dg.DataVersion(built.ref.version),
-        metadata={**_candidate_metadata(built.path, bundle), "mlflow_model_version": version, "dagster/uri": built.ref.uri},
+        metadata={
+            **_candidate_metadata(built.path, bundle),
+            "mlflow_model_version": version,
+            "dagster/uri": built.ref.uri,
+        },
     )
 
 

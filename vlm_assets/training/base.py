@@ -17,7 +17,12 @@ SUMMARY = "base.json"
 
 
 def write_base(
-    out: Path, start: BlipMini | HubModel | LocalModel, lineage: Mapping[str, Any], scratch: Path, log: Log, metric: Metric
+    out: Path,
+    start: BlipMini | HubModel | LocalModel,
+    lineage: Mapping[str, Any],
+    scratch: Path,
+    log: Log,
+    metric: Metric,
 ) -> dict[str, Any]:
     """Write `bundle/`, `base.json` and, for blip-mini, the general pictures it knows (`general/`) into `out`."""
     if isinstance(start, BlipMini):
@@ -28,7 +33,10 @@ def write_base(
 def base_inputs(start: BlipMini | HubModel | LocalModel) -> dict[str, str]:
     """Fingerprints of what lies outside the configuration: the drawings, or the files of a local directory."""
     if isinstance(start, BlipMini):
-        return {"niche": OpenMojiSource("roles").fingerprint(), "general": OpenMojiSource("general_people").fingerprint()}
+        return {
+            "niche": OpenMojiSource("roles").fingerprint(),
+            "general": OpenMojiSource("general_people").fingerprint(),
+        }
     if isinstance(start, LocalModel):
         from vlm_serving.bundle import sha256_of
 
@@ -57,9 +65,7 @@ def write_mini(
     ids = {name: int(getattr(tokenizer, name)) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     shape = start.model_dump(exclude={"kind", "vocab_size", "pretrain"})
     model = build_mini(vocab_size=len(tokenizer), seed=start.pretrain.seed, **shape, **ids)
-    contract = write_model(
-        untrained, model, tokenizer, PreprocessingContract(image_size_px=start.image_size_px, **ids)
-    )
+    contract = write_model(untrained, model, tokenizer, PreprocessingContract(image_size_px=start.image_size_px, **ids))
     write_general(splits, raw, untrained, out / "general", log)
     examples = read_examples(sorted((out / "general").glob("train-*.parquet")))
     held_out = sorted((out / "general").glob("test-*.parquet"))
@@ -84,9 +90,7 @@ def _fresh(path: Path) -> Path:
     return path
 
 
-def write_pretrained(
-    out: Path, start: HubModel | LocalModel, lineage: Mapping[str, Any], log: Log
-) -> dict[str, Any]:
+def write_pretrained(out: Path, start: HubModel | LocalModel, lineage: Mapping[str, Any], log: Log) -> dict[str, Any]:
     """Take a pretrained BLIP as it is. Pickled weights are read by torch's restricted loader and kept as safetensors."""
     from transformers import AutoTokenizer
 
@@ -122,7 +126,9 @@ def _place(start: HubModel | LocalModel) -> tuple[str, str, dict[str, str]]:
 def _model_directory(start: LocalModel) -> Path:
     path = Path(start.path).expanduser()
     if not (path / "config.json").is_file():
-        raise ConfigError(f"base_model: there is no config.json in {path}. Give a directory written by save_pretrained.")
+        raise ConfigError(
+            f"base_model: there is no config.json in {path}. Give a directory written by save_pretrained."
+        )
     return path
 
 

@@ -16,6 +16,6 @@ def raw_pictures(raw_dataset: Path, image_ids: Sequence[str]) -> list[tuple[str,
 
 
 def split_ids(shards: Sequence[Path], limit: int) -> list[str]:
-    """The first `limit` image ids of the shard files."""
+    """At most `limit` image ids of the shard files: the smallest, which is a random sample since ids are hashes."""
     ids = [row["image_id"] for shard in shards for row in read_rows(shard, ["image_id"])]
-    return ids[:limit]
+    return sorted(ids)[:limit]

@@ -39,7 +39,9 @@ def _decide(setting: int, scratch: Path, step: Callable[[], object]) -> tuple[in
     fastest = min(seconds, key=seconds.__getitem__)
     scratch.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"threads": fastest, "seconds_per_step": seconds}))
-    return fastest, ", ".join(f"{count} thread{'s' * (count > 1)} {1000 * s:.0f} ms/step" for count, s in seconds.items())
+    return fastest, ", ".join(
+        f"{count} thread{'s' * (count > 1)} {1000 * s:.0f} ms/step" for count, s in seconds.items()
+    )
 
 
 def _seconds_per_step(threads: int, step: Callable[[], object]) -> float:

@@ -5,7 +5,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]")  # BLIP's: captions start at [DEC], end at [SEP]
+SPECIAL_TOKENS = (
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "[DEC]",
+)  # BLIP's: captions start at [DEC], end at [SEP]
 LETTERS = tuple(chr(code) for code in range(0x21, 0x7F) if not chr(code).isupper())
 WORD_SHARE = 0.8  # of the vocabulary goes to whole words, the rest to pieces of words
 PIECE_LENGTHS = range(2, 6)

@@ -14,15 +14,11 @@ from typing import Any
 import dagster as dg
 
 from vlm_assets.contracts import ArtifactRef
-from vlm_assets.errors import VlmError
+from vlm_assets.errors import TrackingError
 
 MODEL_NAME = "captioner"
 VERSION_TAG = "artifact_version"
 CHAMPION_ALIAS = "champion"
-
-
-class TrackingError(VlmError):
-    """MLflow cannot be reached or refuses."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,9 @@ def train(
     _prepare(model, settings)
     trial = _trial_step(model, examples[: settings.batch_size], contract, device, precision)
     threads, why = settle_threads(settings.threads, scratch, trial)
-    log(f"training on {device}, {precision}: {reason}; CPU threads: {threads} ({why}); {len(examples):,} pairs an epoch")
+    log(
+        f"training on {device}, {precision}: {reason}; CPU threads: {threads} ({why}); {len(examples):,} pairs an epoch"
+    )
     trainer = _trainer(model, examples, validation, contract, settings, scratch, precision)
     trainer.add_callback(_Reporter(settings, result, log, metric))
     checkpoint = newest_checkpoint(scratch)
@@ -112,7 +114,9 @@ def _trial_step(
 ) -> Callable[[], None]:
     """A step's work without its effect: forward and backward on one batch, gradients thrown away."""
     dataset = PairDataset(examples)
-    batch = {name: value.to(device) for name, value in Collator(contract)([dataset[i] for i in range(len(dataset))]).items()}
+    batch = {
+        name: value.to(device) for name, value in Collator(contract)([dataset[i] for i in range(len(dataset))]).items()
+    }
     model.to(device).train()  # pyright: ignore[reportArgumentType]
 
     def step() -> None:

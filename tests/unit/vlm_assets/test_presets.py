@@ -12,7 +12,9 @@ from vlm_assets.presets import PRESETS, preset_config, preset_path, read_preset
 
 def test_an_unknown_preset_names_the_near_and_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLM_PRESET", "image_foldr")
-    with pytest.raises(ConfigError, match=r"'image_foldr', which is no preset. Did you mean 'image_folder'\? There are: "):
+    with pytest.raises(
+        ConfigError, match=r"'image_foldr', which is no preset. Did you mean 'image_folder'\? There are: "
+    ):
         preset_config()
 
 

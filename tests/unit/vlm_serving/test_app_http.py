@@ -226,8 +226,9 @@ def test_an_unexpected_error_is_a_plain_500_with_its_request_id(bundle: Path) ->
     assert "NoneType" not in answer.text and str(body["request_id"]) in str(body["detail"])
 
 
-def test_the_playground_is_one_page_that_asks_nobody_else(client: httpx.Client) -> None:
-    answer = client.get("/")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_the_pages_are_whole_and_ask_nobody_else(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
     assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
     assert "connect-src 'self'" in answer.headers["content-security-policy"]
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//|@import|url\(["']?http""", answer.text)

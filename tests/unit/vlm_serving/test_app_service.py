@@ -146,7 +146,7 @@ def test_overload_is_refused_at_once_and_ends(bundle: Path) -> None:
         first = asyncio.create_task(service.caption([PNG], "a"))
         while service._waiting < 1:
             await asyncio.sleep(0)
-        with pytest.raises(OverloadedError, match="1 pictures are in work; the limit is 2. Try again in 1 s"):
+        with pytest.raises(OverloadedError, match=r"1 pictures are in work; the limit is 2\. Try again in 1 s"):
             await service.caption([PNG, PNG], "b")
         await asyncio.gather(first, service.caption([PNG], "c"))
         assert service._waiting == 0

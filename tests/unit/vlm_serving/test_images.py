@@ -72,7 +72,11 @@ def test_an_animation_gives_its_first_frame() -> None:
     ("data", "error", "text"),
     [
         (b"", PictureError, r"empty \(0 bytes\)"),
-        (b"not a picture at all", UnsupportedPictureError, r"not a readable picture .*Allowed: JPEG, PNG, WEBP, GIF, BMP"),
+        (
+            b"not a picture at all",
+            UnsupportedPictureError,
+            r"not a readable picture .*Allowed: JPEG, PNG, WEBP, GIF, BMP",
+        ),
         (encoded(Image.new("RGB", (9, 9)), "TIFF"), UnsupportedPictureError, "not a readable picture"),
         (encoded(Image.effect_noise((64, 64), 90))[:700], PictureError, "cannot be decoded .*damaged or cut off"),
         (encoded(Image.effect_noise((64, 64), 90), "JPEG")[:900], PictureError, "cannot be decoded"),

@@ -70,7 +70,10 @@ def test_vision_weights_from_nothing_are_not_all_alike() -> None:
 
 
 def test_equal_seeds_make_equal_models() -> None:
-    models = [build_mini(vocab_size=50, width=32, heads=2, vision_layers=1, text_layers=1, seed=seed, **IDS) for seed in (1, 1, 2)]
+    models = [
+        build_mini(vocab_size=50, width=32, heads=2, vision_layers=1, text_layers=1, seed=seed, **IDS)
+        for seed in (1, 1, 2)
+    ]
     weights = [model.text_decoder.bert.embeddings.word_embeddings.weight for model in models]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

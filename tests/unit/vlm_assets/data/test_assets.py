@@ -8,9 +8,10 @@ import dagster as dg
 import pytest
 import yaml
 
+from tests.tiny import tiny_bundle
 from tests.unit.vlm_assets.data.pictures import png, write_folder
-from vlm_assets.contracts import ArtifactRef
-from vlm_assets.data.assets import raw_dataset, validated_splits
+from vlm_assets.contracts import ArtifactRef, Recipe
+from vlm_assets.data.assets import raw_dataset, tokenized_shards, validated_splits
 from vlm_assets.data.checks import raw_expectations, split_expectations
 from vlm_assets.data.config import RawDatasetConfig, SplitConfig
 from vlm_assets.resources import RefIOManager, StoreResource
@@ -86,6 +87,29 @@ def test_a_second_run_reuses_and_shows_the_same(tmp_path: Path, instance: dg.Dag
     (tmp_path / "in" / "0.png").write_bytes(png(500))
     changed = materialize(tmp_path, instance, config)
     assert metadata_of(changed, "raw_dataset")["version"] != metadata_of(first, "raw_dataset")["version"]
+
+
+def test_shards_follow_the_base_models_contract(tmp_path: Path, instance: dg.DagsterInstance):
+    store = StoreResource(root=str(tmp_path / "store"))
+
+    @dg.asset
+    def base_model():
+        built = store.open().build(Recipe("base_model", "1"), lambda draft: tiny_bundle(draft.path / "bundle"))
+        return dg.MaterializeResult(value=built.ref)
+
+    result = dg.materialize(
+        [raw_dataset, validated_splits, base_model, tokenized_shards],
+        instance=instance,
+        resources={"store": store, "io_manager": RefIOManager(store=store)},
+        run_config=folder_config(folder(tmp_path / "in", 60)),
+    )
+    metadata = metadata_of(result, "tokenized_shards")
+    ref = result.output_for_node("tokenized_shards")
+    assert metadata["dagster/row_count"] == sum(ref.counts.values()) == 60
+    assert (metadata["image_size_px"], metadata["truncated_captions"]) == (32, 0)
+    assert [column.name for column in metadata["dagster/column_schema"].columns][:2] == ["image_id", "image"]
+    parents = store.open().manifest(ref)["recipe"]["parents"]
+    assert set(parents) == {"raw_dataset", "validated_splits", "base_model"}
 
 
 def test_a_missing_folder_fails_the_run_with_its_name(tmp_path: Path, instance: dg.DagsterInstance):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from tests.unit.vlm_assets.evaluation.golden_metrics import SCORES
-from vlm_assets.errors import ConfigError
+from vlm_assets.errors import ConfigError, CorpusError
 from vlm_assets.evaluation.bleu import bleu
-from vlm_assets.evaluation.corpus import CorpusError
 from vlm_assets.evaluation.scores import Scores, exact_matches, score_captions
 from vlm_assets.evaluation.tokenizer import tokenize
 

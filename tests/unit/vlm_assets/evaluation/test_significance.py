@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_assets.errors import ConfigError
+from vlm_assets.errors import ConfigError, CorpusError
 from vlm_assets.evaluation import significance
-from vlm_assets.evaluation.corpus import CorpusError
 from vlm_assets.evaluation.significance import bootstrap_mean, paired_difference, resampled_sums
 
 numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=30)

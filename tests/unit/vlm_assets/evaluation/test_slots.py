@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_assets.evaluation.corpus import CorpusError
+from vlm_assets.errors import CorpusError
 from vlm_assets.evaluation.slots import slot_accuracy, slot_value, slot_vocabulary
 
 TONES = ["light", "medium-light", "medium", "medium-dark", "dark"]

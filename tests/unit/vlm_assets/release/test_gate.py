@@ -46,7 +46,9 @@ def broken(verdict: Verdict) -> list[str]:
         (scores(difference("copy", -1), most_frequent_share=1.0), GateConfig(), ["beats_baselines", "no_collapse"]),
     ],
 )
-def test_each_rule_holds_and_breaks_where_it_should(given: dict[str, Any], config: GateConfig, expected: list[str]) -> None:
+def test_each_rule_holds_and_breaks_where_it_should(
+    given: dict[str, Any], config: GateConfig, expected: list[str]
+) -> None:
     verdict = judge(given, config)
     assert broken(verdict) == expected
     assert verdict.passed == (not expected)
@@ -59,7 +61,9 @@ def test_a_verdict_survives_being_written_down() -> None:
 
 def test_a_refusal_gives_figures_limits_and_the_way_out() -> None:
     verdict = judge(scores(*ABOVE, most_frequent_share=0.31), GateConfig())
-    with pytest.raises(GateError, match=r"may not be released: most frequent share 31\.0 % \(limit 20 %\).*force_reason"):
+    with pytest.raises(
+        GateError, match=r"may not be released: most frequent share 31\.0 % \(limit 20 %\).*force_reason"
+    ):
         decide(verdict, "")
 
 

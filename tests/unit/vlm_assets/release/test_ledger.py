@@ -40,7 +40,9 @@ def test_of_two_promotions_that_saw_the_same_champion_one_wins_and_the_other_say
     ledger = Ledger(Store(tmp_path))
     first = promote(ledger, "one", None)
     promote(ledger, "two", first)
-    with pytest.raises(GateError, match=r"Another promotion took ledger entry 2 first.*eval_report and released_model again"):
+    with pytest.raises(
+        GateError, match=r"Another promotion took ledger entry 2 first.*eval_report and released_model again"
+    ):
         promote(ledger, "three", first)
     champion = ledger.champion()
     assert champion is not None

@@ -6,7 +6,12 @@ import pytest
 
 from vlm_assets.training.tokenizer import SPECIAL_TOKENS, emoji_names, train_wordpiece, wordpiece_vocabulary
 
-CAPTIONS = ["a woman scientist with medium-dark skin tone", "a man's hat, red", "two firefighters", "a woman firefighter"]
+CAPTIONS = [
+    "a woman scientist with medium-dark skin tone",
+    "a man's hat, red",
+    "two firefighters",
+    "a woman firefighter",
+]
 
 
 def test_equal_captions_make_an_equal_vocabulary_in_any_order() -> None:

@@ -18,7 +18,16 @@ from vlm_serving.captioner import Captioner
 from vlm_serving.images import decode_picture
 from vlm_serving.model import load_model
 
-CAPTIONS = ["a red square", "a blue circle", "a green dress", "a woman scientist", "a dress", "a circle", "a red dress", "sleeves"]
+CAPTIONS = [
+    "a red square",
+    "a blue circle",
+    "a green dress",
+    "a woman scientist",
+    "a dress",
+    "a circle",
+    "a red dress",
+    "sleeves",
+]
 FAST = TrainSettings(steps=150, batch_size=8, learning_rate=5e-3, precision="fp32", threads=1, label_smoothing=0.0)
 
 
