@@ -1,4 +1,4 @@
-"""A real BLIP bundle of ~50,000 random weights, made in a fraction of a second: for tests that need a model, not a good one."""
+"""A real BLIP bundle of ~60,000 random weights, made in a blink: for tests that need a model, not a good one."""
 
 import json
 from pathlib import Path

@@ -196,7 +196,8 @@ class _Staging:
             self._path = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))
         except OSError as error:
             raise StoreError(
-                f"Cannot write to the store at {self._parent}: {error.strerror}. Give write permission, or set VLM_STORE."
+                f"Cannot write to the store at {self._parent}: {error.strerror}. "
+                "Give write permission, or set VLM_STORE."
             ) from error
         return self._path
 

@@ -15,7 +15,7 @@ from ray import serve
 from vlm_serving.config import ServingConfig
 from vlm_serving.errors import BundleError
 from vlm_serving.request_log import RequestLog
-from vlm_serving.service import CaptionService, Item, Outcome, RunBatch, Submit
+from vlm_serving.service import CaptionService
 from vlm_serving.telemetry import RayMeters, configure_logging
 from vlm_serving.web import create_web
 
@@ -41,7 +41,7 @@ class CaptionerReplica:
 
     def __init__(self, config: ServingConfig) -> None:
         configure_logging()
-        self.service = CaptionService(config, RayMeters(), open_log(config), batched=serve_batches(config))
+        self.service = CaptionService(config, RayMeters(), open_log(config))
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load `{"bundle": directory, "version": version}` beside the model that serves, then swap.
@@ -67,19 +67,6 @@ class CaptionerReplica:
         """Called by Serve when the replica goes: the last rows of the request log reach the disk."""
         if service := getattr(self, "service", None):
             service.close()
-
-
-def serve_batches(config: ServingConfig) -> Any:
-    """Turns a function of a batch into one of an item, by Ray Serve's dynamic batching."""
-
-    def batched(run_batch: RunBatch) -> Submit:
-        @serve.batch(max_batch_size=config.max_batch_size, batch_wait_timeout_s=config.batch_wait_timeout_s)
-        async def captions(items: list[Item]) -> list[Outcome]:
-            return await run_batch(items)
-
-        return captions  # pyright: ignore[reportReturnType]
-
-    return batched
 
 
 def open_log(config: ServingConfig) -> RequestLog | None:

@@ -58,7 +58,8 @@ class Captioner:
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.precision = ("bf16" if self.device.type == "cuda" else "fp32") if precision == "auto" else precision
         self.tokenizer: Any = AutoTokenizer.from_pretrained(bundle.path)
-        self.model = load_model(bundle.path).to(device=self.device, dtype=PRECISIONS[self.precision]).eval()
+        model: Any = load_model(bundle.path)
+        self.model: Any = model.to(device=self.device, dtype=PRECISIONS[self.precision]).eval()
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(bundle.contract.mean, device=self.device).view(shape)
         self._std = torch.tensor(bundle.contract.std, device=self.device).view(shape)

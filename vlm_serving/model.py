@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 class FusedVisionAttention(BlipAttention):
     """Vision self-attention. In and out: (B, T, D)."""
 
-    def forward(self, hidden_states: Tensor, **_: Any) -> tuple[Tensor, None]:
+    def forward(self, hidden_states: Tensor, **_: Any) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Attention weights are never formed, so the second value is None."""
         batch, tokens, width = hidden_states.shape
         qkv = self.qkv(hidden_states).view(batch, tokens, 3, self.num_heads, self.head_dim)
@@ -34,7 +34,7 @@ class FusedVisionAttention(BlipAttention):
 class FusedTextAttention(BlipTextSelfAttention):
     """Text self- or cross-attention. In and out: (B, L, D); cross-attention reads (B, S, D_vision)."""
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
@@ -59,18 +59,18 @@ class FusedTextAttention(BlipTextSelfAttention):
 
     def _key_value(self, own: Tensor, other: Tensor | None, past: Any) -> tuple[Tensor, Tensor]:
         """Keys and values; those of the picture are computed once per generation and then read from the cache."""
-        cache = past
+        cache, layer_idx = past, int(self.layer_idx or 0)
         if isinstance(past, EncoderDecoderCache):
             cache = past.self_attention_cache if other is None else past.cross_attention_cache
-            if other is not None and past.is_updated.get(self.layer_idx):
-                layer = cache.layers[self.layer_idx]
+            if other is not None and past.is_updated.get(layer_idx):
+                layer: Any = cache.layers[layer_idx]
                 return layer.keys, layer.values
         source = own if other is None else other
         key, value = self._heads(self.key(source)), self._heads(self.value(source))
         if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
+            key, value = cache.update(key, value, layer_idx)
             if other is not None and isinstance(past, EncoderDecoderCache):
-                past.is_updated[self.layer_idx] = True
+                past.is_updated[layer_idx] = True
         return key, value
 
 
@@ -86,7 +86,7 @@ def use_fused_attention(model: BlipForConditionalGeneration) -> BlipForCondition
 
 
 def load_model(path: Path | str, *, fused: bool = True, **kwargs: Any) -> BlipForConditionalGeneration:
-    """BLIP in fp32 from a local directory or hub id; safetensors only. `kwargs` go to `from_pretrained` (revision …)."""
+    """BLIP in fp32 from a local directory or hub id; safetensors only. `kwargs` go to `from_pretrained`."""
     transformers_logging.disable_progress_bar()  # a bar for a file that loads in a blink
     model = BlipForConditionalGeneration.from_pretrained(path, use_safetensors=True, dtype=torch.float32, **kwargs)
     return use_fused_attention(model) if fused else model

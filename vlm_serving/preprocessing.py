@@ -49,8 +49,9 @@ class PreprocessingContract:
     def from_json(cls, value: Mapping[str, Any]) -> "PreprocessingContract":
         """Read what `to_json` wrote; a digest that does not match the values is an error."""
         names = {field.name for field in fields(cls)}
-        values = {name: value[name] for name in names if name in value}
-        contract = cls(**{**values, "mean": tuple(value["mean"]), "std": tuple(value["std"])})
+        values: dict[str, Any] = {name: value[name] for name in names if name in value}
+        values |= {"mean": tuple(value["mean"]), "std": tuple(value["std"])}
+        contract = cls(**values)
         if value.get("sha256", contract.sha256) != contract.sha256:
             raise BundleError(
                 f"The preprocessing contract was altered: its values hash to {contract.sha256[:12]}, "

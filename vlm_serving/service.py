@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vlm_serving.batching import Batcher
 from vlm_serving.captioner import Caption, Captioner, GenerationOptions
 from vlm_serving.config import ServingConfig
 from vlm_serving.errors import OverloadedError, PictureError, RequestError, ServingError
@@ -82,7 +83,7 @@ class PictureFailedError(ServingError):
 
 
 class CaptionService:
-    """Everything a replica does. `batched` turns `run_batch` into a function of one item (`serve.batch` under Ray)."""
+    """Everything a replica does. `batched` turns `run_batch` into a function of one item; by default a Batcher does."""
 
     def __init__(
         self,
@@ -95,7 +96,8 @@ class CaptionService:
         self.meters = meters
         self.log = log
         self.slot = ModelSlot(self._load)
-        self._submit = (batched or one_by_one)(self.run_batch)
+        batcher = Batcher(self.run_batch, config.max_batch_size, config.batch_wait_timeout_s)
+        self._submit = batched(self.run_batch) if batched else batcher.submit
         self._decoders = ThreadPoolExecutor(config.decode_threads, "decode")
         # the Captioner takes one caller at a time, and torch counts its threads per calling thread
         self._model_thread = ThreadPoolExecutor(1, "model", lambda: torch.set_num_threads(config.torch_threads))
@@ -218,15 +220,6 @@ class CaptionService:
         if self.log:
             dropped = self.log.append([_row(answer, index, one, request_id) for index, one in enumerate(prepared)])
             self.meters.count("vlm_request_log_dropped", dropped)
-
-
-def one_by_one(run_batch: RunBatch) -> Submit:
-    """The simplest batching: each picture alone."""
-
-    async def submit(item: Item) -> Outcome:
-        return (await run_batch([item]))[0]
-
-    return submit
 
 
 def prepare(data: bytes, contract: PreprocessingContract, limits: PictureLimits) -> Prepared:

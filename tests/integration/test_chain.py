@@ -118,7 +118,7 @@ def test_a_failed_training_is_failed_in_mlflow_and_leaves_no_artifact(home: Path
     assert versions(home)["finetuned_model"] == before
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
     runs = mlflow.search_runs(experiment_names=["captioner"], order_by=["attributes.start_time DESC"])
-    assert list(runs["status"])[0] == "FAILED"
+    assert runs["status"].iloc[0] == "FAILED"
 
 
 def test_a_selection_string_still_selects() -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from vlm_assets.cli.services import PROJECT
+from vlm_assets.dead_runs import end_dead_runs
 
 POOL = "compute"
 
@@ -13,6 +14,7 @@ def prepare_instance(home: Path) -> None:
     """Make `home` this process's Dagster instance, with the project's dagster.yaml and the limit of the pool `compute`.
 
     The limit is set here and not left to `default_limit`: in a fresh database the first two runs would still overlap.
+    Runs that were killed give back their place in the pool.
     """
     import dagster as dg
 
@@ -21,3 +23,4 @@ def prepare_instance(home: Path) -> None:
         shutil.copyfile(PROJECT / "dagster_home" / "dagster.yaml", home / "dagster.yaml")
     with dg.DagsterInstance.get() as instance:
         instance.event_log_storage.set_concurrency_slots(POOL, 1)
+        end_dead_runs(instance)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
 
 from vlm_assets.errors import VlmError
 
@@ -46,6 +47,8 @@ class Narrator(logging.Handler):
         kind, step = event.event_type, event.step_key or ""
         if kind is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             self._check(event)
+        if "blocked by" in (event.message or ""):
+            self._say(f"      waiting for another run: {event.message}")
         if step not in self._assets:
             return
         if kind is dg.DagsterEventType.STEP_START:
@@ -76,9 +79,13 @@ def run_chain(defs: dg.Definitions, instance: dg.DagsterInstance, narrator: Narr
     result = job.execute_in_process(
         instance=instance, run_config={"loggers": {"console": {"config": {}}}}, raise_on_error=False
     )
-    if not result.success:
-        raise ChainError(_first_failure(result))
-    return result
+    if result.success:
+        return result
+    step, error = _first_failure(result)
+    if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
+        raise KeyboardInterrupt
+    text = error.message.strip() if error is not None else "no message"
+    raise ChainError(f"{step} failed: {text.split(': ', 1)[-1]}")
 
 
 def _logger(handler: logging.Handler) -> dg.LoggerDefinition:
@@ -90,12 +97,12 @@ def _logger(handler: logging.Handler) -> dg.LoggerDefinition:
     return dg.LoggerDefinition(build)
 
 
-def _first_failure(result: dg.ExecuteInProcessResult) -> str:
+def _first_failure(result: dg.ExecuteInProcessResult) -> tuple[str, SerializableErrorInfo | None]:
+    """The step that failed first and the innermost error: Dagster wraps what the asset raised."""
     for event in result.all_events:
         if event.event_type is dg.DagsterEventType.STEP_FAILURE:
             error = event.step_failure_data.error
             while error is not None and error.cause is not None:
                 error = error.cause
-            text = error.message.strip() if error is not None else "no message"
-            return f"{event.step_key} failed: {text.split(': ', 1)[-1]}"
-    return "the run did not succeed, and no step says why"
+            return event.step_key or "", error
+    return "the run", None

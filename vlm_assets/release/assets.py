@@ -25,7 +25,7 @@ LEDGER_ROWS_SHOWN = 10
     kinds={"python", "mlflow"},
     owners=OWNERS,
     code_version="1",
-    description="The champion: a candidate that passed the gate, entered in the ledger, MLflow's `champion` alias on it.",
+    description="The champion: a candidate that passed the gate, entered in the ledger and aliased in MLflow.",
 )
 def released_model(
     context: dg.AssetExecutionContext,

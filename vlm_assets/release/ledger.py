@@ -1,7 +1,7 @@
 """Who is champion, since when and why: an append-only list of numbered entries in the store.
 
-An entry is created only if its number is free, so of two promotions that saw the same champion exactly one succeeds. The
-champion is what the last entry says; nothing is ever changed or removed.
+An entry is created only if its number is free, so of two promotions that saw the same champion exactly one succeeds.
+The champion is what the last entry says; nothing is ever changed or removed.
 """
 
 import getpass
@@ -41,7 +41,8 @@ class LedgerEntry:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "LedgerEntry":
         """Read what `to_json` wrote."""
-        return cls(**{**value, "artifact": ArtifactRef.from_json(value["artifact"])})
+        values: dict[str, Any] = {**value, "artifact": ArtifactRef.from_json(value["artifact"])}
+        return cls(**values)
 
 
 class Ledger:

@@ -62,7 +62,9 @@ def write_mini(
     raw, splits, untrained = (_fresh(scratch / name) for name in ("raw", "splits", "untrained"))
     captions = import_general(raw, splits, log)
     tokenizer = train_wordpiece([*emoji_names(), *captions], start.vocab_size)
-    ids = {name: int(getattr(tokenizer, name)) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    ids: dict[str, Any] = {
+        name: int(getattr(tokenizer, name)) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+    }
     shape = start.model_dump(exclude={"kind", "vocab_size", "pretrain"})
     model = build_mini(vocab_size=len(tokenizer), seed=start.pretrain.seed, **shape, **ids)
     contract = write_model(untrained, model, tokenizer, PreprocessingContract(image_size_px=start.image_size_px, **ids))
@@ -91,7 +93,7 @@ def _fresh(path: Path) -> Path:
 
 
 def write_pretrained(out: Path, start: HubModel | LocalModel, lineage: Mapping[str, Any], log: Log) -> dict[str, Any]:
-    """Take a pretrained BLIP as it is. Pickled weights are read by torch's restricted loader and kept as safetensors."""
+    """Take a pretrained BLIP as it is. Pickled weights are read by torch's restricted loader, kept as safetensors."""
     from transformers import AutoTokenizer
 
     from vlm_assets.training.bundling import Parts, golden_patterns, write_bundle
@@ -116,7 +118,7 @@ def write_pretrained(out: Path, start: HubModel | LocalModel, lineage: Mapping[s
     return _write_summary(out, summary)
 
 
-def _place(start: HubModel | LocalModel) -> tuple[str, str, dict[str, str]]:
+def _place(start: HubModel | LocalModel) -> tuple[str, str, dict[str, Any]]:
     if isinstance(start, HubModel):
         return f"{start.repo}@{start.revision[:12]}", start.repo, {"revision": start.revision}
     path = _model_directory(start)
@@ -132,7 +134,7 @@ def _model_directory(start: LocalModel) -> Path:
     return path
 
 
-def _load(place: str, options: Mapping[str, str], name: str) -> Any:
+def _load(place: str, options: Mapping[str, Any], name: str) -> Any:
     import torch
     from transformers import BlipForConditionalGeneration
 

@@ -79,7 +79,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         return pixels
 
     def _shifted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Move the picture by up to `shift_px` each way, edges repeated: the cheapest augmentation that keeps meaning."""
+        """Move the picture by up to `shift_px` each way, edges repeated: a cheap augmentation that keeps meaning."""
         reach = self._shift_px
         if not reach:
             return pixels

@@ -47,7 +47,7 @@ class PretrainConfig(TrainConfig):
 
 
 class BlipMini(dg.Config):
-    """A small BLIP with a vocabulary of its own, pretrained on OpenMoji's people outside their roles. Needs no network."""
+    """A small BLIP with its own vocabulary, pretrained on OpenMoji's people outside their roles. Needs no network."""
 
     kind: Literal["blip_mini"] = "blip_mini"
     image_size_px: int = Field(default=96, ge=32, le=1024, description="The model's input is a square of this side.")

@@ -107,7 +107,7 @@ def _card(raw: Path, base: Path, summary: Mapping[str, Any], lineage: Mapping[st
         title="Captioner",
         summary=f"BLIP fine-tuned for one niche. {start['description']}",
         facts=facts,
-        attribution=f"{attribution.get('text', 'Pictures and captions of the user.')} {attribution.get('url', '')}".strip(),
+        attribution=" ".join(attribution.get(key, "") for key in ("text", "licence", "url")).strip(),
         limits="Made for pictures like those it was trained on; see the evaluation report for scores with intervals, "
         "for slices, and for what it has never seen.",
     )

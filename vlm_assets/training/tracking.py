@@ -1,6 +1,6 @@
 """Experiment tracking: one MLflow run per Dagster run, through dagster-mlflow, with an honest end.
 
-dagster-mlflow 0.29 leaves a failed run FINISHED (MLflow 3 renamed the exit hook it unregisters), so the status is set here.
+dagster-mlflow 0.29 leaves a failed run FINISHED (MLflow 3 renamed the exit hook it unregisters): set here.
 """
 
 import os
@@ -86,7 +86,8 @@ def _open(context: dg.AssetExecutionContext, uri: str, experiment: str) -> Any:
         return MlFlow(facts)
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"MLflow at {uri} cannot be used: {error}. Start it, or set MLFLOW_TRACKING_URI (default: a local SQLite file)."
+            f"MLflow at {uri} cannot be used: {error}. Start it, or set MLFLOW_TRACKING_URI "
+            "(default: a local SQLite file)."
         ) from error
 
 

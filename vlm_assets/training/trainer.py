@@ -100,9 +100,10 @@ def newest_checkpoint(scratch: Path) -> Path | None:
 
 def _prepare(model: BlipForConditionalGeneration, settings: TrainSettings) -> None:
     # BLIP ignores num_items_in_batch: told otherwise, Trainer would sum the loss over accumulation steps.
-    model.accepts_loss_kwargs = False  # pyright: ignore[reportAttributeAccessIssue]
-    model.text_decoder.label_smoothing = settings.label_smoothing  # pyright: ignore[reportAttributeAccessIssue]
-    model.config.text_config.label_smoothing = settings.label_smoothing
+    untyped: Any = model
+    untyped.accepts_loss_kwargs = False
+    untyped.text_decoder.label_smoothing = settings.label_smoothing
+    untyped.config.text_config.label_smoothing = settings.label_smoothing
 
 
 def _trial_step(

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.vlm_assets.evaluation.golden_metrics import SCORES
+from vlm_assets.errors import CorpusError
 from vlm_assets.evaluation.bleu import bleu
 from vlm_assets.evaluation.cider import cider
-from vlm_assets.errors import CorpusError
 from vlm_assets.evaluation.corpus import Tokens
 from vlm_assets.evaluation.rouge import rouge_l
 from vlm_assets.evaluation.tokenizer import tokenize
