@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from vlm_assets.contracts import ArtifactRef
+from vlm_assets.dead_runs import end_dead_runs
 from vlm_assets.errors import StoreError
 from vlm_assets.store import Store
 from vlm_assets.training.tracking import TrackedRun, register_version, tracked_run
@@ -42,6 +43,11 @@ class StoreResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
     """The artifact store. `root` empty: VLM_STORE, or `store` in the home."""
 
     root: str = ""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Before the run's first step claims its place in a pool: give back the places of runs that were killed."""
+        if context.instance is not None:
+            end_dead_runs(context.instance)
 
     def open(self) -> Store:
         """The store, ready to read and build."""

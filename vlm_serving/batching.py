@@ -1,7 +1,7 @@
 """Dynamic batching by backlog: while the model is at one batch, pictures gather, and the next pass takes them all.
 
 `ray.serve.batch` closes a batch when `batch_wait_timeout_s` is over even if the model is still busy, so that under load
-batches of one queue up behind it: 8 clients got 27 captions/s in passes of one. This one fills them (docs/serving.md).
+batches of one queue up behind it. This one fills them; what that gave is in docs/serving.md.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
-    """Makes a function of one item out of a function of a batch. All calls must come from one event loop."""
+    """Makes a function of one item out of a function of a batch. All calls at a time come from one event loop."""
 
     def __init__(
         self, run_batch: Callable[[list[T]], Awaitable[list[R]]], max_batch_size: int, batch_wait_timeout_s: float
@@ -51,7 +51,7 @@ class Batcher(Generic[T, R]):
         left_s = self._wait_s - (time.monotonic() - self._waiting[0][2])
         if len(self._waiting) >= self._max_batch_size or left_s <= 0:
             return
-        self._full.clear()
+        self._full = asyncio.Event()
         try:
             async with asyncio.timeout(left_s):
                 await self._full.wait()
@@ -61,11 +61,10 @@ class Batcher(Generic[T, R]):
     async def _run(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             results = await self._run_batch([item for item, _ in batch])
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
         except Exception as error:
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
-            return
-        for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
-                future.set_result(result)

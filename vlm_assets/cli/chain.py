@@ -85,7 +85,7 @@ def run_chain(defs: dg.Definitions, instance: dg.DagsterInstance, narrator: Narr
     if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
         raise KeyboardInterrupt
     text = error.message.strip() if error is not None else "no message"
-    raise ChainError(f"{step} failed: {text.split(': ', 1)[-1]}")
+    raise ChainError(f"{step} failed: {' '.join(text.split(': ', 1)[-1].split())}")
 
 
 def _logger(handler: logging.Handler) -> dg.LoggerDefinition:
