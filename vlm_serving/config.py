@@ -97,6 +97,7 @@ class ServingConfig(BaseModel):
             "backpressure_config": {"status_code": 503, "retry_after_s": 2},
             "graceful_shutdown_timeout_s": self.graceful_shutdown_timeout_s,
             "graceful_shutdown_wait_loop_s": 0.1,
+            "max_constructor_retry_count": 2,  # a bundle that does not load will not load at the twentieth try either
             "health_check_period_s": self.health_check_period_s,
             "health_check_timeout_s": self.health_check_timeout_s,
         }

@@ -5,6 +5,7 @@ serves, and no request is dropped. What else runs on that Serve stays as it is.
 """
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ IMPORT_PATH = "vlm_serving.app:build"
 REST_PATH = "/api/serve/applications/"
 POLL_S = 0.25
 REQUEST_TIMEOUT_S = 30.0
+EXCEPTION = re.compile(r"(?:\w+\.)*\w+(?:Error|Exception)\b.*:")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
 
 
@@ -95,16 +98,16 @@ class Rollout:
         while time.monotonic() < self.deadline_s:
             details = self._details()
             application = details["applications"].get(APPLICATION, {})
-            told = f"{application.get('status', 'UNKNOWN')} {application.get('message', '')}".strip()
+            told = _told(application)
             if application.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
-                raise DeployFailedError(f"Ray Serve did not take bundle {self.version}: {_essence(told)}")
+                raise DeployFailedError(f"Ray Serve did not take bundle {self.version}: {essence(told)}")
             replicas = _running_replicas(application)
             http_url = self.http_url or serve_url(details, self.dashboard_url)
             if replicas and self._all_serve(http_url, replicas) and application.get("status") == "RUNNING":
                 return
             time.sleep(POLL_S)
         raise DeployFailedError(
-            f"Bundle {self.version} was not serving after {self.timeout_s:.0f} s; Serve's last word: {_essence(told)}. "
+            f"Bundle {self.version} was not serving after {self.timeout_s:.0f} s; Serve's last word: {essence(told)}. "
             f"Look at {self.dashboard_url}/#/serve, or allow more time."
         )
 
@@ -165,7 +168,7 @@ class Rollout:
                 "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's; `python -m vlm_serving serve` names the file."
             )
         if answer.status_code != 200:
-            raise DeployFailedError(f"{method} {url} answered {answer.status_code}: {_essence(answer.text)}")
+            raise DeployFailedError(f"{method} {url} answered {answer.status_code}: {essence(answer.text)}")
         return answer
 
 
@@ -207,7 +210,16 @@ def _running_replicas(application: Mapping[str, Any]) -> set[str]:
     return {replica["replica_id"] for replica in replicas if replica["state"] == "RUNNING"}
 
 
-def _essence(text: str, limit: int = 1500) -> str:
-    """The end of a long message: a traceback tells its reason last."""
-    text = text.strip()
-    return text if len(text) <= limit else "… " + text[-limit:]
+def _told(application: Mapping[str, Any]) -> str:
+    """What Serve says of the application and of its deployment; the reason of a failed replica is in the latter."""
+    deployment: Mapping[str, Any] = application.get("deployments", {}).get(DEPLOYMENT, {})
+    parts = (application.get("status", "UNKNOWN"), application.get("message", ""), deployment.get("message", ""))
+    return "\n".join(part for part in parts if part)
+
+
+def essence(text: str, limit: int = 1500) -> str:
+    """The reason in a long message: of tracebacks, one inside the other, from the last exception's own line on."""
+    lines = COLOURS.sub("", text).strip().splitlines()
+    reasons = [number for number, line in enumerate(lines) if EXCEPTION.match(line)]
+    reason = "\n".join(lines[reasons[-1] :] if reasons else lines)
+    return reason if len(reason) <= limit else reason[:limit] + " …"

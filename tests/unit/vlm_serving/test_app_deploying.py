@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm_serving.deploying import application_config, auth_headers, serve_url
+from vlm_serving.deploying import application_config, auth_headers, essence, serve_url
 
 BUNDLE = Path("/bundles/b")
 
@@ -44,3 +44,14 @@ def test_the_token_comes_from_the_environment_or_a_file(tmp_path: Path, monkeypa
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("home")
     assert auth_headers({}) == {"Authorization": "Bearer home"}
+
+
+def test_the_reason_is_found_at_the_bottom_of_tracebacks() -> None:
+    text = (
+        "DEPLOY_FAILED\nThe deployment failed to start 2 times.\n\x1b[36mray::build()\x1b[39m (pid=1)\n"
+        'Traceback (most recent call last):\n  File "a.py", line 1, in f\nRuntimeError: Traceback (most recent call last):\n'
+        '  File "b.py", line 2, in g\nvlm_serving.errors.BundleError: tokenizer.json was altered'
+    )
+    assert essence(text) == "vlm_serving.errors.BundleError: tokenizer.json was altered"
+    assert essence("DEPLOYING\nwaits for a GPU") == "DEPLOYING\nwaits for a GPU"
+    assert len(essence("x" * 5000)) < 1600
