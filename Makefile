@@ -72,11 +72,15 @@ lock: $(DEV) ## write constraints.txt from what .venv holds
 
 .PHONY: bench-metrics
 bench-metrics: $(DEV) ## speed of the caption metrics
-	$(PY) -m tests.benchmarks.metrics
+	$(PY) -m tests.benchmarks.bench_metrics
+
+.PHONY: bench-transfer
+bench-transfer: $(DEV) ## what the base model is worth: the demo's model beside one trained from nothing
+	$(PY) -W ignore -m tests.benchmarks.bench_transfer
 
 .PHONY: bench-drift
 bench-drift: $(DEV) ## false alarms and power of the drift test
-	$(PY) -m tests.benchmarks.drift
+	$(PY) -m tests.benchmarks.bench_drift
 
 .PHONY: clean-state
 clean-state: ## remove every run, artifact and log of dagster_home; presets and dagster.yaml stay

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_serving.errors import ServingError
+from vlm_serving.errors import CaptionRequestError, ServingError
 
 USAGE_ERROR = 2
 BATCH = 8
@@ -134,7 +134,7 @@ def _caption_files(captioner: Any, files: Sequence[Path]) -> Iterator[dict[str, 
 
 
 def _from_url(url: str, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    from vlm_serving.client import CaptionClient, CaptionRequestError
+    from vlm_serving.client import CaptionClient
 
     with CaptionClient(url) as client:
         for file in files:  # one by one: a bad picture must not cost the others theirs

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from vlm_serving.errors import ServingError
+from vlm_serving.errors import CaptionRequestError
 
 MAX_PICTURES = 32  # the server's default per request; longer lists are sent in pieces
 MAX_REQUEST_BYTES = 48 * 1024 * 1024
@@ -25,15 +25,6 @@ class CaptionResult:
     request_id: str
     caption_id: str
     latency_ms: float
-
-
-class CaptionRequestError(ServingError):
-    """The server refused or failed. `status` is the HTTP status (0: not reached), `problem` its problem document."""
-
-    def __init__(self, message: str, status: int = 0, problem: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.problem = problem or {}
 
 
 class CaptionClient:

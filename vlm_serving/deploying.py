@@ -14,23 +14,18 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from vlm_serving.errors import ServingError
+from vlm_serving.errors import DeployFailedError
 
 APPLICATION = "captioner"
 DEPLOYMENT = "Captioner"
 IMPORT_PATH = "vlm_serving.app:build"
 REST_PATH = "/api/serve/applications/"
 POLL_S = 0.25
+START_S = 10.0
 REQUEST_TIMEOUT_S = 30.0
 EXCEPTION = re.compile(r"(?:\w+\.)*\w+(?:Error|Exception)\b.*:")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
-
-
-class DeployFailedError(ServingError):
-    """Ray Serve could not be reached, or did not take the bundle. The text carries what Serve or the replica said."""
-
-    slug = "deploy-failed"
 
 
 def deploy(
@@ -130,12 +125,13 @@ class Rollout:
         return False
 
     def _details_when_up(self) -> dict[str, Any]:
-        """The first question, repeated while the dashboard is still starting."""
+        """The first question, repeated for a while: the dashboard may still be starting."""
+        deadline_s = min(self.deadline_s, time.monotonic() + START_S)
         while True:
             try:
                 return self._details()
             except DeployFailedError as error:
-                if not isinstance(error.__cause__, httpx.TransportError) or time.monotonic() > self.deadline_s:
+                if not isinstance(error.__cause__, httpx.TransportError) or time.monotonic() > deadline_s:
                     raise
                 time.sleep(POLL_S)
 

@@ -1,16 +1,23 @@
 """Every exception that vlm_serving raises on purpose, with the HTTP status it becomes. The tree:
 
-ServingError              500 internal-error
-├── PictureError          400 bad-picture           not decodable, truncated, empty
-│   ├── PictureTooLargeError     413 picture-too-large      too many bytes or pixels
-│   └── UnsupportedPictureError  415 unsupported-picture    not one of the formats allowed
-├── RequestError          422 bad-request           the request's shape or options are wrong
-├── OverloadedError       503 overloaded            the queue is full; try again later
-├── NotReadyError         503 not-ready             no model is loaded yet
-└── BundleError           500 bad-bundle            a model bundle is incomplete, altered or does not behave as recorded
+ServingError                     500 internal-error
+├── PictureError                 400 bad-picture             not decodable, truncated, empty
+│   ├── PictureTooLargeError     413 picture-too-large       too many bytes or pixels
+│   └── UnsupportedPictureError  415 unsupported-picture     not one of the formats allowed
+├── RequestError                 422 bad-request             the request's shape or options are wrong
+│   ├── MalformedRequestError    400 malformed-request       the body is not what its content type says
+│   ├── BodyTooLargeError        413 body-too-large          the body has more bytes than allowed
+│   └── MediaTypeError           415 unsupported-media-type  the content type is none that is read
+├── PictureFailedError           500 captioning-failed       the model raised on a picture that decoded well
+├── OverloadedError              503 overloaded              the queue is full; try again later
+├── NotReadyError                503 not-ready               no model is loaded yet
+├── BundleError                  500 bad-bundle              a bundle is incomplete, altered or behaves otherwise
+├── DeployFailedError            a deployment was not reached or refused; what Serve or the replica said
+├── PortInUseError               a port that was asked for is taken
+└── CaptionRequestError          the client's: the server refused or failed, or was not reached
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ServingError(Exception):
@@ -66,3 +73,51 @@ class BundleError(ServingError):
     """A model bundle is incomplete, altered, or does not behave as recorded."""
 
     slug = "bad-bundle"
+
+
+class CaptionRequestError(ServingError):
+    """The server refused or failed. `status` is the HTTP status (0: not reached), `problem` its problem document."""
+
+    def __init__(self, message: str, status: int = 0, problem: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.problem = problem or {}
+
+
+class DeployFailedError(ServingError):
+    """Ray Serve could not be reached, or did not take the bundle. The text carries what Serve or the replica said."""
+
+    slug = "deploy-failed"
+
+
+class MalformedRequestError(RequestError):
+    """The body is not what its content type says."""
+
+    http_status = 400
+    slug = "malformed-request"
+
+
+class BodyTooLargeError(RequestError):
+    """The request body has more bytes than allowed."""
+
+    http_status = 413
+    slug = "body-too-large"
+
+
+class MediaTypeError(RequestError):
+    """The content type is none that the endpoint reads."""
+
+    http_status = 415
+    slug = "unsupported-media-type"
+
+
+class PortInUseError(ServingError):
+    """A port that was asked for is taken."""
+
+    slug = "port-in-use"
+
+
+class PictureFailedError(ServingError):
+    """The model raised on one picture that decoded well."""
+
+    slug = "captioning-failed"

@@ -13,8 +13,14 @@ from starlette.requests import Request
 
 from vlm_serving.captioner import GenerationOptions
 from vlm_serving.config import ServingConfig
-from vlm_serving.errors import PictureError, PictureTooLargeError, RequestError
-from vlm_serving.problems import BodyTooLargeError, MalformedRequestError, MediaTypeError
+from vlm_serving.errors import (
+    BodyTooLargeError,
+    MalformedRequestError,
+    MediaTypeError,
+    PictureError,
+    PictureTooLargeError,
+    RequestError,
+)
 from vlm_serving.schemas import CaptionRequestBody, OptionsBody
 from vlm_serving.service import Upload, named
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from vlm_serving.errors import RequestError, ServingError
+from vlm_serving.errors import ServingError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -23,27 +23,6 @@ TITLES = {
     "method-not-allowed": "The address does not take this method",
     "internal-error": "The server failed",
 }
-
-
-class MalformedRequestError(RequestError):
-    """The body is not what its content type says."""
-
-    http_status = 400
-    slug = "malformed-request"
-
-
-class BodyTooLargeError(RequestError):
-    """The request body has more bytes than allowed."""
-
-    http_status = 413
-    slug = "body-too-large"
-
-
-class MediaTypeError(RequestError):
-    """The content type is none that the endpoint reads."""
-
-    http_status = 415
-    slug = "unsupported-media-type"
 
 
 def problem(

@@ -8,15 +8,9 @@ import time
 
 import psutil
 
-from vlm_serving.errors import ServingError
+from vlm_serving.errors import PortInUseError
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-
-
-class PortInUseError(ServingError):
-    """A port that was asked for is taken."""
-
-    slug = "port-in-use"
 
 
 def claim_port(host: str, port: int, option: str) -> int:

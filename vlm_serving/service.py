@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vlm_serving.batching import Batcher
 from vlm_serving.captioner import Caption, Captioner, GenerationOptions
 from vlm_serving.config import ServingConfig
-from vlm_serving.errors import OverloadedError, PictureError, RequestError, ServingError
+from vlm_serving.errors import OverloadedError, PictureError, PictureFailedError, RequestError, ServingError
 from vlm_serving.images import PictureLimits, decode_picture
 from vlm_serving.model_slot import ModelSlot, load_captioner
 from vlm_serving.picture_stats import PictureStatistics, picture_statistics
@@ -74,12 +74,6 @@ class Answer:
 
 RunBatch = Callable[[list[Item]], Awaitable[list[Outcome]]]
 Submit = Callable[[Item], Awaitable[Outcome]]
-
-
-class PictureFailedError(ServingError):
-    """The model raised on one picture that decoded well."""
-
-    slug = "captioning-failed"
 
 
 class CaptionService:

@@ -22,7 +22,8 @@ from tests.serving import BAD, noisy_jpeg
 from tests.tiny import picture_bytes, tiny_bundle
 from vlm_serving.bundle import open_bundle
 from vlm_serving.client import CaptionClient
-from vlm_serving.deploying import APPLICATION, REST_PATH, DeployFailedError, Rollout, deploy
+from vlm_serving.deploying import APPLICATION, REST_PATH, Rollout, deploy
+from vlm_serving.errors import DeployFailedError
 from vlm_serving.request_log import read_request_log
 
 pytestmark = pytest.mark.integration

@@ -49,7 +49,8 @@ def test_the_token_comes_from_the_environment_or_a_file(tmp_path: Path, monkeypa
 def test_the_reason_is_found_at_the_bottom_of_tracebacks() -> None:
     text = (
         "DEPLOY_FAILED\nThe deployment failed to start 2 times.\n\x1b[36mray::build()\x1b[39m (pid=1)\n"
-        'Traceback (most recent call last):\n  File "a.py", line 1, in f\nRuntimeError: Traceback (most recent call last):\n'
+        'Traceback (most recent call last):\n  File "a.py", line 1, in f\n'
+        "RuntimeError: Traceback (most recent call last):\n"
         '  File "b.py", line 2, in g\nvlm_serving.errors.BundleError: tokenizer.json was altered'
     )
     assert essence(text) == "vlm_serving.errors.BundleError: tokenizer.json was altered"

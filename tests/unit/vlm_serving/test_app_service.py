@@ -13,9 +13,9 @@ from tests.serving import BAD, make_client, make_service
 from tests.tiny import picture_bytes
 from vlm_serving.bundle import open_bundle, seal_bundle
 from vlm_serving.captioner import Caption, Captioner, GenerationOptions
-from vlm_serving.errors import BundleError, NotReadyError, OverloadedError, ServingError
+from vlm_serving.errors import BundleError, NotReadyError, OverloadedError, PictureFailedError, ServingError
 from vlm_serving.request_log import RequestLog, read_request_log
-from vlm_serving.service import Item, Outcome, PictureFailedError, RunBatch, Submit, Upload, caption_items
+from vlm_serving.service import Item, Outcome, RunBatch, Submit, Upload, caption_items
 
 PNG = Upload("one", picture_bytes(1))
 

@@ -9,7 +9,8 @@ import pytest
 from tests.serving import InProcess, make_service
 from tests.tiny import picture_bytes
 from vlm_serving.__main__ import main
-from vlm_serving.client import CaptionClient, CaptionRequestError
+from vlm_serving.client import CaptionClient
+from vlm_serving.errors import CaptionRequestError
 
 
 def client_of(bundle: Path | None, **settings: object) -> CaptionClient:
