@@ -85,6 +85,15 @@ def use_fused_attention(model: BlipForConditionalGeneration) -> BlipForCondition
     return model
 
 
+def use_stock_attention(model: BlipForConditionalGeneration) -> BlipForConditionalGeneration:
+    """The reverse of `use_fused_attention`, in place; returns the model."""
+    stock = {fused: plain for plain, fused in FUSED.items()}
+    for module in model.modules():
+        if type(module) in stock:
+            module.__class__ = stock[type(module)]
+    return model
+
+
 def load_model(path: Path | str, *, fused: bool = True, **kwargs: Any) -> BlipForConditionalGeneration:
     """BLIP in fp32 from a local directory or hub id; safetensors only. `kwargs` go to `from_pretrained`."""
     transformers_logging.disable_progress_bar()  # a bar for a file that loads in a blink

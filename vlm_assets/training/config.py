@@ -11,7 +11,7 @@ from vlm_assets.training.recipe import PRETRAINING, TrainSettings
 class TrainConfig(dg.Config):
     """How to train. Budgets are in steps, never in minutes: the same minutes are fewer steps on a busy machine."""
 
-    steps: int = Field(default=1000, ge=1, le=10_000_000, description="Optimizer steps.")
+    steps: int = Field(default=1200, ge=1, le=10_000_000, description="Optimizer steps.")
     batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures per step.")
     learning_rate: float = Field(default=1e-3, gt=0, le=1, description="Peak of the cosine schedule.")
     weight_decay: float = Field(default=0.05, ge=0, le=1, description="AdamW's.")
@@ -22,6 +22,9 @@ class TrainConfig(dg.Config):
         default="auto", description="auto: bf16 where the hardware multiplies it natively, else fp32."
     )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads; 0 is as many as the process may use.")
+    attention: Literal["auto", "fused", "stock"] = Field(
+        default="auto", description="auto: on a GPU fused, on the CPU whichever a few steps show to be faster."
+    )
     shift_px: int = Field(default=0, ge=0, le=64, description="Augmentation: move pictures by up to this many pixels.")
     seed: int = Field(default=0, ge=0, description="Seed of initial weights, order and augmentation.")
     checkpoint_every_steps: int = Field(default=200, ge=1, description="How much a killed run may lose.")
@@ -35,7 +38,7 @@ class FinetuneConfig(TrainConfig):
     """How `finetuned_model` adapts the base to the pictures of `tokenized_shards`."""
 
     replay_share: float = Field(
-        default=0.15, ge=0, lt=1, description="Share of base pictures in an epoch, against forgetting (blip-mini only)."
+        default=0.25, ge=0, lt=1, description="Share of base pictures in an epoch, against forgetting (blip-mini only)."
     )
     golden_pictures: int = Field(default=4, ge=1, le=64, description="Pictures recorded as golden vectors.")
 

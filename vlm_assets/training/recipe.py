@@ -16,6 +16,7 @@ class TrainSettings:
     label_smoothing: float = 0.1
     precision: str = "auto"  # auto | fp32 | bf16
     threads: int = 0  # 0: as many as the process may use
+    attention: str = "auto"  # auto | fused | stock
     shift_px: int = 0
     seed: int = 0
     checkpoint_every_steps: int = 200

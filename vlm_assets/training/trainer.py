@@ -14,7 +14,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from vlm_assets.errors import TrainingError
 from vlm_assets.training.batches import Collator, Example, PairDataset
 from vlm_assets.training.recipe import TrainSettings
-from vlm_assets.training.threads import settle_threads
+from vlm_assets.training.tuning import settle
 from vlm_serving.preprocessing import PreprocessingContract
 
 COMPLETE = "complete"  # written into a checkpoint when all of it is on disk
@@ -55,10 +55,9 @@ def train(
     result = TrainResult(device=device, precision=precision)
     _prepare(model, settings)
     trial = _trial_step(model, examples[: settings.batch_size], contract, device, precision)
-    threads, why = settle_threads(settings.threads, scratch, trial)
-    log(
-        f"training on {device}, {precision}: {reason}; CPU threads: {threads} ({why}); {len(examples):,} pairs an epoch"
-    )
+    tuning, why = settle(model, settings.threads, settings.attention, device, scratch, trial)
+    log(f"training on {device} in {precision} ({reason}); {len(examples):,} pairs an epoch")
+    log(f"with {tuning} ({why})")
     trainer = _trainer(model, examples, validation, contract, settings, scratch, precision)
     trainer.add_callback(_Reporter(settings, result, log, metric))
     checkpoint = newest_checkpoint(scratch)

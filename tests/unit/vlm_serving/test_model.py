@@ -7,7 +7,7 @@ import torch
 from transformers import BlipForConditionalGeneration
 
 from tests.tiny import tiny_bundle
-from vlm_serving.model import FusedTextAttention, FusedVisionAttention, build_mini, load_model
+from vlm_serving.model import FusedTextAttention, FusedVisionAttention, build_mini, load_model, use_stock_attention
 
 IDS = {"bos_token_id": 5, "eos_token_id": 3, "pad_token_id": 0}
 
@@ -60,6 +60,14 @@ def test_every_attention_module_is_fused_and_can_be_left_alone(bundle: Path) -> 
     assert kinds.count(FusedVisionAttention.__name__) == 1
     assert kinds.count(FusedTextAttention.__name__) == 2  # self- and cross-attention of the one layer
     assert "FusedVisionAttention" not in [type(module).__name__ for module in load_model(bundle, fused=False).modules()]
+
+
+def test_fused_attention_can_be_taken_back(bundle: Path) -> None:
+    model = load_model(bundle)
+    fused = model.eval()(**batch(padded=True)).logits
+    stock = use_stock_attention(model)(**batch(padded=True)).logits
+    assert not any(isinstance(module, FusedVisionAttention | FusedTextAttention) for module in model.modules())
+    torch.testing.assert_close(fused, stock, rtol=1e-4, atol=1e-5)
 
 
 def test_vision_weights_from_nothing_are_not_all_alike() -> None:

@@ -28,7 +28,9 @@ CAPTIONS = [
     "a red dress",
     "sleeves",
 ]
-FAST = TrainSettings(steps=150, batch_size=8, learning_rate=5e-3, precision="fp32", threads=1, label_smoothing=0.0)
+FAST = TrainSettings(
+    steps=150, batch_size=8, learning_rate=5e-3, precision="fp32", threads=1, label_smoothing=0.0, attention="fused"
+)
 
 
 def examples(bundle: Path) -> list[Example]:
