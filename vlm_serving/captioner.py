@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from vlm_serving.images import decode_picture
 from vlm_serving.model import load_model
 from vlm_serving.preprocessing import model_pixels
 
+SPLIT_WORDS = re.compile(r"(?<=\w) (-) (?=\w)|(?<=\w) (') (?=s\b)")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Golden vectors hold across machines only up to rounding: one grey level in the input, cosine in the embedding.
 GOLDEN_MAX_PIXEL_DIFFERENCE = 1
@@ -86,7 +88,7 @@ class Captioner:
         counts = (logprobs != 0).sum(dim=1).clamp(min=1)
         confidences = (logprobs.sum(dim=1) / counts).exp()
         return [
-            Caption(text.strip(), float(confidence), int(count), embedding)
+            Caption(tidy(text), float(confidence), int(count), embedding)
             for text, confidence, count, embedding in zip(texts, confidences, counts, embeddings, strict=True)
         ]
 
@@ -155,6 +157,11 @@ class Captioner:
             raise BundleError(f"{where}: the embedding's cosine is {cosine:.4f}, the limit {limit}: weights differ.")
         if self.precision == "fp32" and caption.text != entry["caption"]:
             raise BundleError(f"{where}: the caption is {caption.text!r}, recorded was {entry['caption']!r}.")
+
+
+def tidy(text: str) -> str:
+    """A decoded caption as a person would write it: BERT's tokenizer takes "t-shirt" and "man's" apart."""
+    return SPLIT_WORDS.sub(lambda match: match[1] or match[2], text.strip())
 
 
 def write_golden(captioner: Captioner, pictures: Sequence[bytes], path: Path) -> None:

@@ -14,6 +14,7 @@ SPECIAL_TOKENS = (
     "[DEC]",
 )  # BLIP's: captions start at [DEC], end at [SEP]
 LETTERS = tuple(chr(code) for code in range(0x21, 0x7F) if not chr(code).isupper())
+WORD = r"\w+(?:['-]\w+)*|[^\w\s]"  # "medium-dark", "t-shirt" and "man's" are words; other punctuation stands alone
 WORD_SHARE = 0.8  # of the vocabulary goes to whole words, the rest to pieces of words
 PIECE_LENGTHS = range(2, 6)
 
@@ -24,7 +25,7 @@ def wordpiece_vocabulary(captions: Iterable[str], vocab_size: int) -> list[str]:
     Equal captions give an equal list, in any order of theirs. (The `tokenizers` trainers break ties by the order of a
     hash table: two runs on one corpus give two vocabularies, and with them two models.)
     """
-    words = Counter(word for caption in captions for word in re.findall(r"\w+|[^\w\s]", caption.lower()))
+    words = Counter(word for caption in captions for word in re.findall(WORD, caption.lower()))
     letters = sorted({letter for word in words for letter in word}.union(LETTERS))
     fixed = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
     room = max(vocab_size - len(fixed), 0)
@@ -46,14 +47,15 @@ def train_wordpiece(captions: Iterable[str], vocab_size: int = 4000) -> Any:
 
     Every printable ASCII character is in the vocabulary, so new words fall into pieces instead of [UNK].
     """
-    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
     from tokenizers.models import WordPiece
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {token: number for number, token in enumerate(wordpiece_vocabulary(captions, vocab_size))}
     core = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     core.normalizer = normalizers.BertNormalizer(lowercase=True)  # pyright: ignore[reportAttributeAccessIssue]
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # pyright: ignore[reportAttributeAccessIssue]
+    words = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)  # keep what matches
+    core.pre_tokenizer = words  # pyright: ignore[reportAttributeAccessIssue]
     core.decoder = decoders.WordPiece(prefix="##")  # pyright: ignore[reportAttributeAccessIssue]
     core.add_special_tokens(list(SPECIAL_TOKENS))
     return PreTrainedTokenizerFast(

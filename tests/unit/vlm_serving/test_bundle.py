@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration
 
 from tests.tiny import picture_bytes, tiny_bundle
 from vlm_serving.bundle import open_bundle, seal_bundle
-from vlm_serving.captioner import Captioner, GenerationOptions
+from vlm_serving.captioner import Captioner, GenerationOptions, tidy
 from vlm_serving.errors import BundleError
 from vlm_serving.images import decode_picture
 
@@ -110,3 +110,17 @@ def test_beams_give_a_caption_at_least_as_likely(bundle: Path) -> None:
 
 def test_no_pictures_no_captions(bundle: Path) -> None:
     assert Captioner(open_bundle(bundle), threads=1).caption([]) == []
+
+
+@pytest.mark.parametrize(
+    ("decoded", "written"),
+    [
+        ("a kids ' t - shirt", "a kids ' t-shirt"),
+        ("a woman with medium - dark skin tone", "a woman with medium-dark skin tone"),
+        (" a man ' s hat ", "a man's hat"),
+        ("a red-haired man", "a red-haired man"),
+        ("five - a - side", "five-a-side"),
+    ],
+)
+def test_words_that_the_tokenizer_took_apart_are_whole_again(decoded: str, written: str) -> None:
+    assert tidy(decoded) == written

@@ -39,6 +39,13 @@ def test_a_known_word_is_one_piece_and_case_does_not_matter() -> None:
     assert len(tokenizer.tokenize("firefighting")) > 1
 
 
+def test_hyphenated_words_are_one_piece_and_come_back_whole() -> None:
+    tokenizer = train_wordpiece(CAPTIONS, 400)
+    assert tokenizer.tokenize("medium-dark skin") == ["medium-dark", "skin"]
+    ids = tokenizer.encode("a light-medium man's hat", add_special_tokens=False)
+    assert tokenizer.decode(ids) == "a light-medium man's hat"
+
+
 def test_special_tokens_are_where_blip_expects_them() -> None:
     tokenizer = train_wordpiece(CAPTIONS)
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("[DEC]", "[SEP]", "[PAD]")
