@@ -109,12 +109,16 @@ def test_a_refused_candidate_is_red_and_the_champion_stays(home: Path) -> None:
 def test_a_failed_training_is_failed_in_mlflow_and_leaves_no_artifact(home: Path) -> None:
     import mlflow
 
-    broken = json.loads(json.dumps(CONFIG))
-    broken["ops"]["finetuned_model"]["config"] |= {"learning_rate": 1.0, "max_grad_norm": 1e30, "steps": 60, "seed": 2}
+    [weights] = (home / "store" / "base_model").glob("*/bundle/model.safetensors")
+    sound = weights.read_bytes()
+    weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     before = versions(home)["finetuned_model"]
-    done = run(home, broken, "finetuned_model")
+    other = json.loads(json.dumps(CONFIG))
+    other["ops"]["finetuned_model"]["config"]["seed"] = 2
+    done = run(home, other, "finetuned_model")
+    weights.write_bytes(sound)
     assert done.returncode != 0
-    assert "train_loss is " in done.stdout + done.stderr
+    assert "model.safetensors in the bundle" in done.stdout + done.stderr
     assert versions(home)["finetuned_model"] == before
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
     runs = mlflow.search_runs(experiment_names=["captioner"], order_by=["attributes.start_time DESC"])
