@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.integration.test_chain import CONFIG, ROOT, run, versions
@@ -46,6 +48,21 @@ def run_and_stop(home: Path, stage: str, how: signal.Signals, delay_s: float) ->
     return process.wait(120)
 
 
+def servers_of(home: Path, patience_s: float = 30.0) -> list[int]:
+    """Serving processes on a bundle of this home that are still there after a while."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        found = [process.pid for process in psutil.process_iter(["cmdline"]) if _serves(process, home)]
+        if not found or time.monotonic() > deadline_s:
+            return found
+        time.sleep(0.5)
+
+
+def _serves(process: psutil.Process, home: Path) -> bool:
+    command = process.info["cmdline"] or []
+    return "vlm_serving" in command and any(str(home) in part for part in command)
+
+
 def whole_artifacts(home: Path) -> None:
     """Every artifact directory has its manifest and all files of it, byte for byte."""
     store = Store(home / "store")
@@ -58,10 +75,12 @@ def whole_artifacts(home: Path) -> None:
 
 def test_stopped_at_every_stage_and_run_again(tmp_path: Path) -> None:
     for number, stage in enumerate(STAGES):
-        code = run_and_stop(tmp_path, stage, SIGNALS[number % 2], 0.3)
+        delay_s = 6.0 if stage == "serving_app" else 0.3  # its server must be up and about to be orphaned
+        code = run_and_stop(tmp_path, stage, SIGNALS[number % 2], delay_s)
         assert code != 0, f"the run was to be stopped in {stage}"
         if (tmp_path / "store").is_dir():
             whole_artifacts(tmp_path)
+    assert servers_of(tmp_path) == [], "a server outlived the run that started it"
     finished = run(tmp_path, CONFIG)
     assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
     whole_artifacts(tmp_path)

@@ -4,7 +4,6 @@ Each child leads a process group of its own, writes to a log file, and gets SIGT
 dies. Only processes started here are ever signalled.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -18,12 +17,12 @@ from types import TracebackType
 
 import psutil
 
+from vlm_assets.children import end_with_parent
 from vlm_assets.errors import DeployError
 
 POLL_S = 0.2
 GRACE_S = 25.0  # Ray Serve drains its replicas before it goes
 LOG_TAIL_LINES = 20
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in the terminal reaches only us; we then stop the children in order
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         self._running.append((service, child))
 
@@ -135,19 +134,6 @@ def heed_signals() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-def _end_with_parent() -> None:
-    """Run in the child before exec: ask the kernel for a SIGTERM when the parent is gone, even by SIGKILL (Linux)."""
-    if _LIBC is not None:
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _load_libc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-_LIBC = _load_libc()  # before any fork: loading a library between fork and exec can deadlock
 
 
 def _family(pid: int) -> list[psutil.Process]:

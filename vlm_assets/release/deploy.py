@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 
+from vlm_assets.children import end_with_parent
 from vlm_assets.errors import DeployError
 
 Log = Callable[[str], object]
@@ -80,7 +81,9 @@ def local_server(bundle: Path, log: Log, timeout_s: float = START_TIMEOUT_S) -> 
         environment.pop("RAY_ADDRESS", None)
         log("starting a local Ray Serve")
         with output.open("wb") as sink:
-            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment)
+            process = subprocess.Popen(
+                command, stdout=sink, stderr=subprocess.STDOUT, env=environment, preexec_fn=end_with_parent
+            )
         try:
             yield _wait_for_address(process, address_file, output, timeout_s)["http_url"]
         finally:

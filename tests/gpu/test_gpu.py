@@ -1,0 +1,64 @@
+"""On an NVIDIA GPU: the same numbers as on the CPU, and training that learns. Needs torch and transformers only."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BlipForConditionalGeneration
+
+from tests.tiny import picture_bytes, tiny_bundle
+from vlm_assets.training.batches import Example
+from vlm_assets.training.recipe import TrainSettings
+from vlm_assets.training.trainer import train
+from vlm_serving.bundle import open_bundle
+from vlm_serving.captioner import Captioner
+from vlm_serving.images import decode_picture
+from vlm_serving.model import load_model
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("gpu") / "bundle")
+
+
+def test_fused_attention_equals_stock(bundle: Path) -> None:
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randn(4, 3, 32, 32, generator=generator).cuda()
+    ids = torch.randint(6, 60, (4, 9), generator=generator).cuda()
+    logits = [
+        model.cuda().eval()(pixel_values=pixels, input_ids=ids).logits
+        for model in (load_model(bundle), BlipForConditionalGeneration.from_pretrained(bundle))
+    ]
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-4)
+
+
+def test_the_gpu_captions_as_the_cpu_does_and_golden_vectors_hold_in_both_precisions(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    pictures = [decode_picture(picture_bytes(number)) for number in range(6)]
+    texts = [
+        [caption.text for caption in Captioner(opened, device=device, precision="fp32").caption(pictures)]
+        for device in ("cpu", "cuda")
+    ]
+    assert texts[0] == texts[1]
+    for precision in ("fp32", "bf16"):
+        assert Captioner(opened, device="cuda", precision=precision).check_golden() == 2
+
+
+def test_training_learns_by_heart_in_bf16(bundle: Path, tmp_path: Path) -> None:
+    captioner = Captioner(open_bundle(bundle), device="cpu")
+    contract = captioner.bundle.contract
+    words = ["a red square", "a blue circle", "a green dress", "a woman scientist"]
+    pairs = [
+        Example(
+            picture_bytes(number, (32, 32)),
+            (contract.bos_token_id, *captioner.tokenizer.encode(text, add_special_tokens=False), contract.eos_token_id),
+        )
+        for number, text in enumerate(words)
+    ]
+    model = load_model(bundle)
+    settings = TrainSettings(steps=200, batch_size=4, learning_rate=5e-3, label_smoothing=0.0)
+    result = train(model, pairs, [], contract, settings, tmp_path, print)
+    assert result.device == "cuda"
+    assert result.train_loss[-1][1] < 0.3 < result.train_loss[0][1]
