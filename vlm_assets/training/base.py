@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from vlm_assets.data.sources.openmoji import ATTRIBUTION, OpenMojiSource
@@ -104,6 +105,11 @@ def write_pretrained(out: Path, start: HubModel | LocalModel, lineage: Mapping[s
     model = _load(place, options, name)
     tokenizer: Any = AutoTokenizer.from_pretrained(place, **options)
     text: Any = model.config.text_config
+    if start.max_caption_tokens > text.max_position_embeddings:
+        raise ConfigError(
+            f"base_model: max_caption_tokens is {start.max_caption_tokens}, but {name} has places for "
+            f"{text.max_position_embeddings} tokens. Set it to {text.max_position_embeddings} or less."
+        )
     contract = PreprocessingContract(
         image_size_px=int(model.config.vision_config.image_size),
         bos_token_id=int(text.bos_token_id),
@@ -142,7 +148,7 @@ def _load(place: str, options: Mapping[str, Any], name: str) -> Any:
 
     try:
         model = BlipForConditionalGeneration.from_pretrained(place, dtype=torch.float32, weights_only=True, **options)
-    except OSError as error:
+    except (OSError, UnpicklingError) as error:
         raise ConfigError(
             f"base_model: {name} cannot be loaded: {str(error).splitlines()[0]} Check the name and the network, "
             "or use a local copy (start: {directory: {path: …}}), or the embedded blip_mini."
