@@ -60,3 +60,13 @@ if ! grep -q DAGSTER_HOME .venv/bin/activate; then
 export DAGSTER_HOME="${DAGSTER_HOME:-$(dirname "$VIRTUAL_ENV")/dagster_home}"
 ACTIVATE
 fi
+
+# Dagster's databases are made now, by one process: two commands that make them at once leave them beyond repair.
+DAGSTER_HOME="${DAGSTER_HOME:-$PWD/dagster_home}" .venv/bin/python - <<'PREPARE'
+import os
+from pathlib import Path
+
+from vlm_assets.cli.bootstrap import prepare_instance
+
+prepare_instance(Path(os.environ["DAGSTER_HOME"]))
+PREPARE
