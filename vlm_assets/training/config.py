@@ -11,7 +11,7 @@ from vlm_assets.training.recipe import PRETRAINING, TrainSettings
 class TrainConfig(dg.Config):
     """How to train. Budgets are in steps, never in minutes: the same minutes are fewer steps on a busy machine."""
 
-    steps: int = Field(default=1200, ge=1, le=10_000_000, description="Optimizer steps.")
+    steps: int = Field(default=600, ge=1, le=10_000_000, description="Optimizer steps.")
     batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures per step.")
     learning_rate: float = Field(default=1e-3, gt=0, le=1, description="Peak of the cosine schedule.")
     weight_decay: float = Field(default=0.05, ge=0, le=1, description="AdamW's.")
