@@ -7,6 +7,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from vlm_assets.contracts import ArtifactRef
@@ -21,24 +22,28 @@ from vlm_assets.training.config import FinetuneConfig
 from vlm_assets.training.trainer import train
 from vlm_serving.bundle import Bundle, open_bundle
 from vlm_serving.captioner import Captioner
-from vlm_serving.model import build_mini
+from vlm_serving.model import build_mini, load_model
 
 SHOWN = ("cider", "bleu_4", "rouge_l", "exact_match")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, help="train both anew with this many steps, not the stored model's")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     store = StoreResource().open()
     shards, tuned, base = (directory(store, name) for name in ("tokenized_shards", "finetuned_model", "base_model"))
     tests = sorted(shards.glob("test-*.parquet"))
     start = open_bundle(base / "bundle")
-    settings = FinetuneConfig(**recipe(store, "finetuned_model")).settings()
+    config = FinetuneConfig(**recipe(store, "finetuned_model"))
+    settings = replace(config.settings(), steps=options.steps or config.steps)
     with tempfile.TemporaryDirectory() as folder:
         scratch = from_nothing(store, start, shards, settings, Path(folder))
+        stored = open_bundle(tuned / "bundle")
+        again = from_base(start, base, shards, settings, config.replay_share, Path(folder)) if options.steps else stored
         captioners = {
-            "fine-tuned": Captioner(open_bundle(tuned / "bundle")),
+            "fine-tuned": Captioner(again),
             "from scratch": Captioner(scratch),
             "base, zero-shot": Captioner(start),
         }
@@ -58,6 +63,18 @@ def main() -> None:
         print(f"fine-tuned minus from scratch, {metric}: {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]")
     if options.json:
         options.json.write_text(json.dumps({name: score.to_json() for name, score in scores.items()}, indent=1))
+
+
+def from_base(start: Bundle, base: Path, shards: Path, settings, replay_share: float, folder: Path) -> Bundle:
+    """Fine-tune as `finetuned_model` does, replay included."""
+    niche = read_examples(sorted(shards.glob("train-*.parquet")))
+    replay = read_examples(sorted((base / "general").glob("train-*.parquet")))
+    val_pairs = read_examples(sorted(shards.glob("val-*.parquet")))
+    model = load_model(start.path)
+    train(model, mix(niche, replay, replay_share), val_pairs, start.contract, settings, folder / "tuned-scratch", print)
+    out = folder / "tuned"
+    out.mkdir()
+    return Bundle(out, UNSEALED, write_model(out, model, Captioner(start).tokenizer, start.contract))
 
 
 def from_nothing(store: Store, start: Bundle, shards: Path, settings, folder: Path) -> Bundle:
