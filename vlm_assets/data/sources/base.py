@@ -21,6 +21,7 @@ class SourceRow:
     slots: tuple[Slots, ...] = ()  # one per caption, or empty where the source declares none
     group: str = ""  # rows of one group may not be torn apart by a split; "" = a group of its own
     split: str = ""  # the split that the source prescribes; "" = none
+    file_name: str = ""  # the picture's name in the source, with its extension; "" = it has none
 
 
 @dataclass(frozen=True)
