@@ -3,6 +3,7 @@
 VlmError
 ├── ConfigError        a setting is missing, unknown or out of bounds; says the value seen and what to change
 ├── SourceError        the source cannot be read, is empty, or too much of it is unusable
+│   └── UnreadableFileError  one file of the source cannot be read; the others may
 ├── StoreError         an artifact is missing, damaged or cannot be written
 ├── TrainingError      training cannot start, or stopped: out of memory, loss not finite, nothing to learn from
 ├── GateError          a candidate may not be released; lists the failed rules
@@ -24,6 +25,10 @@ class ConfigError(VlmError):
 
 class SourceError(VlmError):
     """The source of pictures cannot be read, is empty, or too much of it is unusable."""
+
+
+class UnreadableFileError(SourceError):
+    """One file of a source cannot be read: a row to put aside, not the end of the import."""
 
 
 class StoreError(VlmError):
