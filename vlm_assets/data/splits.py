@@ -1,15 +1,15 @@
 """From a raw snapshot to clean splits: filter, find duplicates, assign, and account for every row that is dropped."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vlm_assets.data.dedup import NearDuplicate, Signature, Thresholds, near_duplicates, signature
+from vlm_assets.data.dedup import NearDuplicate, Thresholds, near_duplicates
 from vlm_assets.data.previews import write_caption_lengths, write_split_balance
-from vlm_assets.data.quality import Fault, QualityLimits, caption_fault, picture_fault
+from vlm_assets.data.quality import Fault, QualityLimits
+from vlm_assets.data.screening import Dropped, screen
 from vlm_assets.data.split import (
     Assignment,
     Candidate,
@@ -27,15 +27,10 @@ from vlm_assets.data.tables import (
     SPLIT_ROWS,
     Row,
     read_json,
-    read_rows,
-    stream_pictures,
     write_json,
     write_rows,
 )
 from vlm_assets.errors import ConfigError, SourceError
-from vlm_assets.progress import Progress
-from vlm_serving.errors import PictureError
-from vlm_serving.images import decode_picture
 
 
 @dataclass(frozen=True)
@@ -54,8 +49,8 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
     that the plan asks for is empty.
     """
     check_plan(settings.plan)
-    dropped = Dropped()
-    rows, signatures = _usable(raw, settings.quality, dropped, log)
+    screened = screen(raw, settings.quality, log)
+    rows, signatures, dropped = screened.rows, screened.signatures, screened.dropped
     plan = applicable_plan(rows, settings.plan)
     if not rows:
         raise SourceError(
@@ -76,68 +71,6 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
         directory / "caption_lengths.png", [len(caption.split()) for row in kept for caption in row["captions"]]
     )
     return counts
-
-
-class Dropped:
-    """What was left out, and why: whole pictures, and single captions of pictures that stay."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, str]] = []
-
-    def add(self, image_id: str, fault: Fault, caption: str = "") -> None:
-        """Account for one picture, or for one of its captions."""
-        self.rows.append({"image_id": image_id, "caption": caption, "reason": fault.reason, "detail": fault.detail})
-
-    def reasons(self) -> dict[str, int]:
-        """Counts by reason, most frequent first."""
-        return dict(Counter(row["reason"] for row in self.rows).most_common())
-
-
-def _usable(
-    raw: Path, limits: QualityLimits, dropped: Dropped, log: Callable[[str], object]
-) -> tuple[list[dict[str, Any]], list[Signature]]:
-    """Rows that pass the quality limits, in the source's order, with their signatures."""
-    rows = read_rows(raw / "rows.parquet")
-    good = {row["sha256"]: row for row in rows if _keep_good_captions(row, limits, dropped)}
-    signatures: dict[str, Signature] = {}
-    progress = Progress("compare", len(rows), log)
-    for sha256, data in stream_pictures(raw):
-        progress.advance()
-        if sha256 in good:
-            found = _inspect(data, limits)
-            if isinstance(found, Fault):
-                dropped.add(good[sha256]["image_id"], found)
-            else:
-                signatures[sha256] = found
-    progress.done()
-    usable = [row for row in rows if row["sha256"] in signatures]
-    return usable, [signatures[row["sha256"]] for row in usable]
-
-
-def _inspect(data: bytes, limits: QualityLimits) -> Signature | Fault:
-    try:
-        picture = decode_picture(data)
-    except PictureError as error:
-        return Fault("undecodable", str(error))
-    return picture_fault(picture, limits) or signature(picture)
-
-
-def _keep_good_captions(row: dict[str, Any], limits: QualityLimits, dropped: Dropped) -> bool:
-    """Take the faulty captions, with their slots, out of the row; False if none is left."""
-    slots: list[Any] = json.loads(row["slots"]) or [{}] * len(row["captions"])
-    good: list[tuple[str, Any]] = []
-    for caption, said in zip(row["captions"], slots, strict=True):
-        fault = caption_fault(caption, limits)
-        if fault:
-            dropped.add(row["image_id"], fault, caption)
-        else:
-            good.append((caption, said))
-    row["captions"] = [caption for caption, _ in good]
-    if any(said for _, said in good):
-        row["slots"] = json.dumps([said for _, said in good], ensure_ascii=False)
-    if not good:
-        dropped.add(row["image_id"], Fault("no_caption_left", "all captions were dropped"))
-    return bool(good)
 
 
 def _candidates(rows: Sequence[Row], pairs: Sequence[NearDuplicate]) -> list[Candidate]:
