@@ -15,8 +15,10 @@ import dagster as dg
 from vlm_assets.contracts import ArtifactRef
 from vlm_assets.dead_runs import end_dead_runs
 from vlm_assets.errors import StoreError
-from vlm_assets.store import Store
+from vlm_assets.store import Backend, Store
 from vlm_assets.training.tracking import TrackedRun, register_version, tracked_run
+
+OPTIONAL = "optional"  # an input's metadata: its asset can do without a materialized parent
 
 
 def home() -> Path:
@@ -88,23 +90,30 @@ class RefIOManager(dg.ConfigurableIOManager):
         """Write the reference under the run's name and as the asset's last."""
         if obj is None:
             return
-        text = json.dumps(obj.to_json(), indent=1)
-        backend = self.store.open().backend
         for name in (context.run_id, "last"):
-            backend.write_text(_ref_key(context.asset_key, name), text)
+            write_ref(self.store.open().backend, context.asset_key, name, obj)
 
-    def load_input(self, context: dg.InputContext) -> ArtifactRef:
-        """Read what this run made, or what the last run that made it did."""
+    def load_input(self, context: dg.InputContext) -> ArtifactRef | None:
+        """Read what this run made, or what the last run that made it did; None if nobody did and the input says that
+        it can do without (`OPTIONAL`).
+        """
         backend = self.store.open().backend
         for name in (context.step_context.run_id, "last"):
             text = backend.read_text(_ref_key(context.asset_key, name))
             if text is not None:
                 return ArtifactRef.from_json(json.loads(text))
+        if (context.definition_metadata or {}).get(OPTIONAL):
+            return None
         asset = context.asset_key.to_user_string()
         raise StoreError(
             f"{asset} has not been materialized into {self.store.open().uri} yet. "
             f"Materialize it first: dagster asset materialize --select '+{asset}' -m vlm_assets.definitions"
         )
+
+
+def write_ref(backend: Backend, asset: dg.AssetKey, name: str, ref: ArtifactRef) -> None:
+    """Note the reference of `asset` under a run's name, or as the `last`."""
+    backend.write_text(_ref_key(asset, name), json.dumps(ref.to_json(), indent=1))
 
 
 def _ref_key(asset: dg.AssetKey, name: str) -> str:

@@ -8,8 +8,9 @@ from vlm_assets.data.metadata import raw_metadata, shard_metadata, split_metadat
 from vlm_assets.data.raw import import_source
 from vlm_assets.data.shards import sample_texts, write_shards
 from vlm_assets.data.splits import write_splits
-from vlm_assets.resources import StoreResource
+from vlm_assets.resources import OPTIONAL, StoreResource, TrackerResource
 from vlm_assets.store import Draft
+from vlm_assets.training.base_on_demand import base_of_this_run
 
 GROUP = "data"
 OWNERS = ["team:vlm"]
@@ -70,18 +71,21 @@ def validated_splits(
     owners=OWNERS,
     code_version=SHARDS_CODE_VERSION,
     description="Model-ready shards: pictures at the model's size, captions as token ids; for Hugging Face datasets",
+    ins={"base_model": dg.AssetIn(metadata={OPTIONAL: True})},
 )
 def tokenized_shards(
     context: dg.AssetExecutionContext,
     store: StoreResource,
+    tracker: TrackerResource,
     validated_splits: ArtifactRef,
     raw_dataset: ArtifactRef,
-    base_model: ArtifactRef,
+    base_model: ArtifactRef | None,
 ):
     """Pictures and captions go through the base model's own preprocessing contract and tokenizer."""
     opened = store.open()
-    bundle = opened.directory(base_model) / "bundle"
-    recipe = Recipe("tokenized_shards", SHARDS_CODE_VERSION, parents=(validated_splits, raw_dataset, base_model))
+    base = base_of_this_run(context, base_model, store, tracker)
+    bundle = opened.directory(base) / "bundle"
+    recipe = Recipe("tokenized_shards", SHARDS_CODE_VERSION, parents=(validated_splits, raw_dataset, base))
 
     def write(draft: Draft) -> None:
         splits, raw = opened.directory(validated_splits), opened.directory(raw_dataset)

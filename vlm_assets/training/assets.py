@@ -9,7 +9,8 @@ import dagster as dg
 
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.resources import StoreResource, TrackerResource
-from vlm_assets.training.base import base_inputs, write_base
+from vlm_assets.training.base_on_demand import CODE_VERSION as BASE_CODE_VERSION
+from vlm_assets.training.base_on_demand import base_metadata, build_base
 from vlm_assets.training.config import BaseModelConfig, FinetuneConfig
 from vlm_assets.training.finetune import CURVES, SUMMARY, write_candidate
 
@@ -23,7 +24,7 @@ POOL = "compute"  # one training at a time on one machine
     group_name=GROUP,
     kinds={"python", "pytorch", "huggingface"},
     owners=OWNERS,
-    code_version=CODE_VERSION,
+    code_version=BASE_CODE_VERSION,
     pool=POOL,
     description="Where the model starts: blip-mini pretrained here, a pinned hub revision, or a local directory.",
 )
@@ -31,25 +32,8 @@ def base_model(
     context: dg.AssetExecutionContext, config: BaseModelConfig, store: StoreResource, tracker: TrackerResource
 ):
     """Independent of the data set: made once, reused by every fine-tuning that starts from it."""
-    opened = store.open()
-    recipe = Recipe("base_model", CODE_VERSION, config.model_dump(), inputs=base_inputs(config.start))
-
-    def write(draft: Any) -> None:
-        with tracker.run(context, "base_model") as run:
-            run.log_params({"base_model": config.start.kind})
-            lineage = {"base_model": recipe.version, "dagster_run": context.run_id}
-            metric = _metric(run, "base")
-            summary = write_base(draft.path, config.start, lineage, opened.scratch(recipe), context.log.info, metric)
-            draft.counts["parameters"] = summary["parameters"]
-
-    built = opened.build(recipe, write)
-    summary = json.loads((built.path / "base.json").read_text())
-    metadata: dict[str, Any] = {
-        "model": summary["name"],
-        "description": summary["description"],
-        "parameters": summary["parameters"],
-        "dagster/uri": built.ref.uri,
-    }
+    built = build_base(context, config, store, tracker)
+    metadata = base_metadata(built)
     return dg.MaterializeResult(value=built.ref, data_version=dg.DataVersion(built.ref.version), metadata=metadata)
 
 
@@ -83,7 +67,7 @@ def finetuned_model(
             lineage_of_run = lineage | {"dagster_run": context.run_id, "mlflow_run": run.run_id}
             summary = write_candidate(
                 draft.path, base, shards, raw, config, lineage_of_run, opened.scratch(recipe), context.log.info,
-                _metric(run, "finetune"),
+                _metric(run),
             )  # fmt: skip
             run.log_artifact(draft.path / CURVES)
             draft.counts.update(parameters=summary["parameters"], pairs=summary["pairs"])
@@ -102,8 +86,8 @@ def finetuned_model(
     )
 
 
-def _metric(run: Any, prefix: str) -> Any:
-    return lambda name, value, step: run.log_metric(f"{prefix}/{name}", value, step)
+def _metric(run: Any) -> Any:
+    return lambda name, value, step: run.log_metric(f"finetune/{name}", value, step)
 
 
 def _candidate_metadata(path: Path, bundle: dict[str, Any]) -> dict[str, Any]:

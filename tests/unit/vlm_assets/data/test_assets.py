@@ -14,7 +14,7 @@ from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.data.assets import raw_dataset, tokenized_shards, validated_splits
 from vlm_assets.data.checks import raw_expectations, split_expectations
 from vlm_assets.data.config import RawDatasetConfig, SplitConfig
-from vlm_assets.resources import RefIOManager, StoreResource
+from vlm_assets.resources import RefIOManager, StoreResource, TrackerResource
 
 PRESETS = Path(__file__).resolve().parents[4] / "dagster_home" / "presets"
 
@@ -100,7 +100,7 @@ def test_shards_follow_the_base_models_contract(tmp_path: Path, instance: dg.Dag
     result = dg.materialize(
         [raw_dataset, validated_splits, base_model, tokenized_shards],
         instance=instance,
-        resources={"store": store, "io_manager": RefIOManager(store=store)},
+        resources={"store": store, "tracker": TrackerResource(), "io_manager": RefIOManager(store=store)},
         run_config=folder_config(folder(tmp_path / "in", 60)),
     )
     metadata = metadata_of(result, "tokenized_shards")

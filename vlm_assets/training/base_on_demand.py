@@ -1,0 +1,99 @@
+"""The base model as an asset makes it, also for a run that selects only what comes after it.
+
+Shards hold what one base model reads: pictures of its size, ids of its vocabulary. Materializing them alone must not
+fail in a fresh home, nor take the base model of another preset because it happens to be the last one made.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from vlm_assets.contracts import ArtifactRef, Recipe
+from vlm_assets.errors import ConfigError
+from vlm_assets.resources import StoreResource, TrackerResource, write_ref
+from vlm_assets.store import Built, Draft
+from vlm_assets.training.base import base_inputs, write_base
+from vlm_assets.training.config import BaseModelConfig
+
+BASE_MODEL = dg.AssetKey("base_model")
+CODE_VERSION = "1"
+
+
+def build_base(
+    context: dg.AssetExecutionContext, config: BaseModelConfig, store: StoreResource, tracker: TrackerResource
+) -> Built:
+    """Make the base model that `config` describes, or reuse it."""
+    opened = store.open()
+    recipe = Recipe("base_model", CODE_VERSION, config.model_dump(), inputs=base_inputs(config.start))
+
+    def write(draft: Draft) -> None:
+        with tracker.run(context, "base_model") as run:
+
+            def metric(name: str, value: float, step: int) -> None:
+                run.log_metric(f"base/{name}", value, step)
+
+            run.log_params({"base_model": config.start.kind})
+            lineage = {"base_model": recipe.version, "dagster_run": context.run_id}
+            summary = write_base(draft.path, config.start, lineage, opened.scratch(recipe), context.log.info, metric)
+            draft.counts["parameters"] = summary["parameters"]
+
+    return opened.build(recipe, write)
+
+
+def base_metadata(built: Built) -> dict[str, Any]:
+    """What Dagster shows of a base model."""
+    summary = json.loads((built.path / "base.json").read_text())
+    return {
+        "model": summary["name"],
+        "description": summary["description"],
+        "parameters": summary["parameters"],
+        "dagster/uri": built.ref.uri,
+    }
+
+
+def base_of_this_run(
+    context: dg.AssetExecutionContext, loaded: ArtifactRef | None, store: StoreResource, tracker: TrackerResource
+) -> ArtifactRef:
+    """The base model to work with. `loaded`: what the edge carries, None where there is nothing yet.
+
+    A run that makes the base model uses that one. One that does not, but whose config describes a base model, uses the
+    one described; without a description the last one made, or else the default. Missing, it is made here.
+    """
+    described = _described(context.run.run_config)
+    if loaded is not None and (described is None or BASE_MODEL in _selected(context)):
+        return loaded
+    built = build_base(context, BaseModelConfig(**(described or {})), store, tracker)
+    if not built.reused:
+        context.log.info("base_model was not there yet and this run does not select it: made it on the way")
+        version = {"dagster/data_version": built.ref.version}
+        context.log_event(dg.AssetMaterialization(BASE_MODEL, metadata=base_metadata(built), tags=version))
+    if built.ref != loaded:  # what comes after the shards reads the same one
+        write_ref(store.open().backend, BASE_MODEL, "last", built.ref)
+    return built.ref
+
+
+def _selected(context: dg.AssetExecutionContext) -> set[dg.AssetKey]:
+    return set(context.op_execution_context.job_def.asset_layer.selected_asset_keys)
+
+
+def _described(run_config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The run config's own words about base_model, with values from the environment filled in."""
+    config = run_config.get("ops", {}).get(BASE_MODEL.to_user_string(), {}).get("config")
+    return None if config is None else _without_env(config)
+
+
+def _without_env(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"env"}:  # pyright: ignore[reportUnknownArgumentType]
+            return _from_environment(str(value["env"]))  # pyright: ignore[reportUnknownArgumentType]
+        return {key: _without_env(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def _from_environment(name: str) -> str:
+    if name not in os.environ:
+        raise ConfigError(f"The run config of base_model reads {name} from the environment, where it is not set.")
+    return os.environ[name]
