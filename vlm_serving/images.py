@@ -1,6 +1,7 @@
 """Bytes from anywhere -> an upright RGB picture, or one clear error. Size is checked before anything is decoded."""
 
 import io
+import threading
 import warnings
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ class PictureLimits:
 
 
 DEFAULT_LIMITS = PictureLimits()
+_one_at_a_time = threading.Lock()
 
 
 def decode_picture(data: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -28,23 +30,37 @@ def decode_picture(data: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image
 
     Raises PictureError (empty, truncated, damaged), PictureTooLargeError, UnsupportedPictureError.
     """
+    return render_picture(open_picture(data, limits))
+
+
+def open_picture(data: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Read the header alone, and check it: format, mode and size are known, no pixel is decoded yet.
+
+    Raises PictureError (empty), PictureTooLargeError, UnsupportedPictureError.
+    """
     if not data:
         raise PictureError("The picture is empty (0 bytes). Send the bytes of a picture file.")
     if len(data) > limits.max_bytes:
         raise PictureTooLargeError(
             f"The picture has {len(data):,} bytes; the limit is {limits.max_bytes:,}. Send a smaller file."
         )
-    # Pillow only warns between its own limit and twice that; ours is checked below, on the header alone.
-    with warnings.catch_warnings():
+    # Pillow only warns between its own limit and twice that; ours is checked below, on the header alone. The filters
+    # of warnings belong to the whole process, so threads take turns.
+    with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         picture = _open(data, limits)
-        _check_pixels(picture, limits)
-        try:
-            return upright_rgb(picture)
-        except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, IndexError) as error:
-            raise PictureError(
-                f"The {picture.format} picture cannot be decoded ({error}). It is damaged or cut off; send it again."
-            ) from error
+    _check_pixels(picture, limits)
+    return picture
+
+
+def render_picture(picture: Image.Image) -> Image.Image:
+    """Decode what `open_picture` opened. Raises PictureError if the file is truncated or damaged."""
+    try:
+        return upright_rgb(picture)
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, IndexError) as error:
+        raise PictureError(
+            f"The {picture.format} picture cannot be decoded ({error}). It is damaged or cut off; send it again."
+        ) from error
 
 
 def _open(data: bytes, limits: PictureLimits) -> Image.Image:
