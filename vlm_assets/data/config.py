@@ -1,48 +1,14 @@
 """Run config of the data stage. The defaults are the embedded default: OpenMoji's people in their roles."""
 
-from typing import Literal
-
 import dagster as dg
 from pydantic import Field
 
 from vlm_assets.data.dedup import Thresholds
 from vlm_assets.data.quality import QualityLimits
-from vlm_assets.data.sources.base import Source
-from vlm_assets.data.sources.image_folder import ImageFolderSource
-from vlm_assets.data.sources.openmoji import OpenMojiSource
+from vlm_assets.data.sources.image_folder import ImageFolderConfig
+from vlm_assets.data.sources.openmoji import OpenMojiConfig
 from vlm_assets.data.split import Holdout, SplitPlan
 from vlm_assets.data.splits import SplitSettings
-
-
-class OpenMojiConfig(dg.Config):
-    """The embedded pictures: drawings of people, captions made of their names. Needs no network."""
-
-    kind: Literal["openmoji"] = "openmoji"
-    subset: Literal["roles", "general_people", "all_people"] = Field(
-        default="roles",
-        description="roles = people in their roles (the niche); general_people = all others; all_people = both",
-    )
-    size_px: int = Field(default=112, ge=32, le=1024, description="side of the square drawings, in pixels")
-    style: Literal["color", "flat"] = Field(default="color", description="flat leaves out the black outlines")
-
-    def open(self) -> Source:
-        """The source that this describes."""
-        return OpenMojiSource(self.subset, self.size_px, self.style)
-
-
-class ImageFolderConfig(dg.Config):
-    """Your own pictures: a folder with metadata.jsonl (file_name, and text or captions)."""
-
-    kind: Literal["image_folder"] = "image_folder"
-    path: str = Field(min_length=1, description="the folder that holds metadata.jsonl")
-    caption_column: str = Field(default="", description="column with the caption(s); empty = text, or else captions")
-    group_column: str = Field(
-        "", description="column whose equal values stay in one split (sender, product); empty = none"
-    )
-
-    def open(self) -> Source:
-        """The source that this describes."""
-        return ImageFolderSource(self.path, self.caption_column, self.group_column)
 
 
 class RawDatasetConfig(dg.Config):

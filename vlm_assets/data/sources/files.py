@@ -96,7 +96,14 @@ def is_hidden(name: str) -> bool:
 def fingerprint(files: Files, infos: Iterable[FileInfo], *settings: str) -> str:
     """Hex digest of the settings and of each file's name and content; local files are hashed in parallel."""
     state = hashlib.sha256("\0".join(settings).encode("utf-8", "surrogateescape"))
-    for name, digest in in_threads(lambda info: (info.name, files.digest(info)), infos):
+
+    def digest_of(info: FileInfo) -> tuple[str, str]:
+        try:
+            return info.name, files.digest(info)
+        except UnreadableFileError as error:  # a row to put aside, once the rows are read
+            return info.name, str(error)
+
+    for name, digest in in_threads(digest_of, infos):
         state.update(f"\0{name}\0{digest}".encode("utf-8", "surrogateescape"))
     return state.hexdigest()
 

@@ -9,8 +9,11 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Literal
 
+import dagster as dg
+from pydantic import Field
+
 from vlm_assets.contracts import canonical_json
-from vlm_assets.data.sources.base import Attribution, Slots, SourceRow
+from vlm_assets.data.sources.base import Attribution, Slots, Source, SourceRow
 from vlm_assets.data.sources.openmoji_names import (
     Name,
     caption_of,
@@ -32,6 +35,22 @@ ATTRIBUTION = Attribution(
     licence="CC BY-SA 4.0",
     url="https://openmoji.org",
 )
+
+
+class OpenMojiConfig(dg.Config):
+    """The embedded pictures: drawings of people, captions made of their names. Needs no network."""
+
+    kind: Literal["openmoji"] = "openmoji"
+    subset: Literal["roles", "general_people", "all_people"] = Field(
+        default="roles",
+        description="roles = people in their roles (the niche); general_people = all others; all_people = both",
+    )
+    size_px: int = Field(default=112, ge=32, le=1024, description="side of the square drawings, in pixels")
+    style: Literal["color", "flat"] = Field(default="color", description="flat leaves out the black outlines")
+
+    def open(self) -> Source:
+        """The source that this describes."""
+        return OpenMojiSource(self.subset, self.size_px, self.style)
 
 
 @dataclass(frozen=True)
@@ -74,7 +93,7 @@ class OpenMojiSource:
         for drawing in self._drawings:
             captions, slots = describe(drawing)
             picture = render(drawing.svg, self.size_px, self.style)
-            yield SourceRow(drawing.code, picture, captions=captions, slots=slots)
+            yield SourceRow(drawing.code, picture, captions=captions, slots=slots, file_name=f"{drawing.code}.png")
 
     @cached_property
     def _drawings(self) -> list[Drawing]:

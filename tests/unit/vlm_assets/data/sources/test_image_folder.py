@@ -78,7 +78,7 @@ def test_fingerprint_follows_captions_and_pictures(tmp_path: Path):
         (b'{"file_name": "a.png", "text": "x"}\n{"file_name": \n', r"metadata.jsonl:2: not a JSON object \(Expecting"),
         (b'{"file_name": "a.png", "text": "\xff"}\n', "metadata.jsonl:1: not UTF-8"),
         (b'{"picture": "a.png", "text": "x"}\n', "metadata.jsonl:1: no 'file_name' in"),
-        (b"[1]\n", "metadata.jsonl:1: no 'file_name' in"),
+        (b"[1]\n", r"metadata.jsonl:1: not a JSON object: '\[1\]"),
         (b'{"file_name": "a.png", "text": 7}\n', "metadata.jsonl:1: 'text' holds 7; expected a string or a list"),
         (b'{"file_name": "a.png", "text": "x", "split": "holdout"}\n', "metadata.jsonl:1: unknown split 'holdout'"),
         (
@@ -104,10 +104,10 @@ def test_a_column_that_is_not_there_names_those_that_are(tmp_path: Path):
 
 
 def test_a_missing_folder_is_named(tmp_path: Path):
-    with pytest.raises(SourceError, match=f"The picture folder {tmp_path}/nowhere does not exist. Set source"):
+    with pytest.raises(SourceError, match=f"The folder {tmp_path}/nowhere does not exist. Set source"):
         ImageFolderSource(tmp_path / "nowhere").fingerprint()
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="file is not a folder"):
         ImageFolderSource(tmp_path / "file").total()
-    with pytest.raises(SourceError, match=r"has no metadata\.jsonl\. Write one line per picture"):
+    with pytest.raises(SourceError, match=r"has no metadata\.jsonl, \.csv or \.parquet\. Write one line per picture"):
         ImageFolderSource(tmp_path).total()
