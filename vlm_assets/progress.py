@@ -12,8 +12,14 @@ class Progress:
     ) -> None:
         self.label, self.total, self.unit = label, total, unit
         self._log, self._every_s = log, every_s
-        self._count = 0
+        self._count = self._before = 0
         self._started_s = self._reported_s = time.monotonic()
+
+    def resume(self, n: int) -> None:
+        """`n` were done by an earlier run: they count, but not for the rate."""
+        self._count = self._before = n
+        if n:
+            self._log(f"{self.label}  going on behind {n:,} {self.unit} of an earlier run")
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Count `n` more; `note` (a loss, say) ends the line when one is due."""
@@ -30,7 +36,7 @@ class Progress:
     def line(self, now_s: float, note: str = "") -> str:
         """The line as of `now_s` on the monotonic clock."""
         elapsed_s = max(now_s - self._started_s, 1e-9)
-        rate = self._count / elapsed_s
+        rate = (self._count - self._before) / elapsed_s
         share = f"{100 * self._count / self.total:3.0f}% " if self.total else ""
         left_s = (self.total - self._count) / rate if rate and self.total > self._count else 0.0
         ending = f"  ETA {left_s:.0f} s" if left_s else f"  in {elapsed_s:.1f} s"

@@ -14,8 +14,8 @@ from vlm_assets.training.base_on_demand import base_of_this_run
 
 GROUP = "data"
 OWNERS = ["team:vlm"]
-RAW_CODE_VERSION = "1"
-SPLITS_CODE_VERSION = "1"
+RAW_CODE_VERSION = "2"
+SPLITS_CODE_VERSION = "2"
 SHARDS_CODE_VERSION = "1"
 
 
@@ -31,13 +31,18 @@ def raw_dataset(context: dg.AssetExecutionContext, config: RawDatasetConfig, sto
     source = config.source.open()
     inputs = {"source": source.fingerprint()}
     recipe = Recipe("raw_dataset", RAW_CODE_VERSION, config.model_dump(), inputs=inputs)
+    opened = store.open()
 
     def write(draft: Draft) -> None:
         draft.counts |= import_source(
-            source, draft.path, max_bad_fraction=config.max_bad_fraction, log=context.log.info
+            source,
+            draft.path,
+            max_bad_fraction=config.max_bad_fraction,
+            log=context.log.info,
+            scratch=opened.scratch(recipe),
         )
 
-    built = store.open().build(recipe, write)
+    built = opened.build(recipe, write)
     metadata = {**raw_metadata(built.ref, built.path), "reused": built.reused}
     return dg.MaterializeResult(value=built.ref, data_version=dg.DataVersion(built.ref.version), metadata=metadata)
 

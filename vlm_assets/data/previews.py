@@ -1,41 +1,17 @@
 """Small PNGs for people: what is in a dataset, at a glance."""
 
 import base64
-import heapq
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
 
-SHEET_PICTURES = 24
 SHEET_COLUMNS = 8
 THUMB_PX = 72
 LABEL_PX = 34
 MAX_PNG_BYTES = 60_000  # these pictures live in Dagster's event log
 INK, PAPER, ACCENT = "#222222", "#ffffff", "#4878a8"
-
-
-class SheetSample:
-    """Keeps thumbnails of the pictures with the smallest ids: a sample that a rerun repeats and that streams."""
-
-    def __init__(self, size: int = SHEET_PICTURES) -> None:
-        self._size = size
-        self._heap: list[tuple[int, str, Image.Image, str]] = []  # the largest id on top
-
-    def offer(self, image_id: str, picture: Image.Image, label: str) -> None:
-        """Show a picture to the sample; `image_id` is hexadecimal."""
-        rank = -int(image_id, 16)
-        if len(self._heap) >= self._size and rank <= self._heap[0][0]:
-            return
-        thumb = picture.copy()
-        thumb.thumbnail((THUMB_PX, THUMB_PX))
-        entry = (rank, image_id, thumb, label)
-        (heapq.heappush if len(self._heap) < self._size else heapq.heappushpop)(self._heap, entry)
-
-    def write(self, path: Path) -> None:
-        """Write the contact sheet, ordered by id."""
-        write_contact_sheet(path, [(thumb, label) for _, _, thumb, label in sorted(self._heap, key=lambda e: e[1])])
 
 
 def write_contact_sheet(path: Path, pictures: Sequence[tuple[Image.Image, str]]) -> None:

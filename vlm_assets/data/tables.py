@@ -4,7 +4,7 @@
 # pyright: reportUnknownParameterType=false
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,10 +28,18 @@ RAW_ROWS = pa.schema(
         ("slots", pa.string()),
         ("split", pa.string()),
         ("copies", pa.int32()),  # rows of the source that show exactly these pixels
+        ("file_name", pa.string()),  # in the source, of the first of them
+        ("source_rows", pa.list_(pa.string())),  # where all of them stand in the source
+        ("caption_rows", pa.list_(pa.int32())),  # by caption: which of source_rows said it first
+        ("mode", pa.string()),  # of the pixels in the file, before they became RGB: L, P, RGBA, CMYK, I;16, ...
+        ("exif_orientation", pa.int8()),  # 1 = upright; width and height are those after turning
+        ("frames", pa.int32()),  # 1 = a still picture; of an animation the first frame is used
+        ("transparent", pa.bool_()),  # white shows through
+        ("file_bytes", pa.int64()),
     ]
 )
 PICTURES = pa.schema([("sha256", pa.string()), ("image", IMAGE)])
-QUARANTINE = pa.schema([("source_row", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+QUARANTINE = pa.schema([(name, pa.string()) for name in ("source_row", "file_name", "reason", "detail")])
 SPLIT_ROWS = RAW_ROWS.append(pa.field("cluster", pa.string()))
 DROPPED = pa.schema([(name, pa.string()) for name in ("image_id", "caption", "reason", "detail")])
 NEAR_DUPLICATES = pa.schema([("image_id_a", pa.string()), ("image_id_b", pa.string()), ("distance", pa.float32())])
@@ -66,6 +74,26 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object for people and programs alike."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_pack(path: Path, schema: pa.Schema, rows: Sequence[Row]) -> None:
+    """Write one file of pictures, in row groups that a reader can hold."""
+    table = pa.Table.from_pylist(list(rows), schema=_with_features(schema))
+    pq.write_table(table, path, compression="zstd", row_group_size=ROWS_PER_GROUP)
+
+
+def pick_pictures(directory: Path, sha256s: Collection[str]) -> dict[str, bytes]:
+    """File bytes of some pictures of a raw dataset; reads only the row groups that hold one."""
+    wanted, found = set(sha256s), dict[str, bytes]()
+    for pack in sorted(directory.glob("pictures-*.parquet")):
+        with pq.ParquetFile(pack) as file:
+            for group in range(file.num_row_groups):
+                names: list[str] = file.read_row_group(group, columns=["sha256"]).column("sha256").to_pylist()
+                if wanted.isdisjoint(names):
+                    continue
+                images = file.read_row_group(group, columns=["image"]).column("image")
+                found |= {name: images[at].as_py()["bytes"] for at, name in enumerate(names) if name in wanted}
+    return found
 
 
 def stream_pictures(directory: Path) -> Iterator[tuple[str, bytes]]:

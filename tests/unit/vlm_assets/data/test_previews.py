@@ -4,28 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.vlm_assets.data.pictures import picture
 from vlm_assets.data.previews import (
     MAX_PNG_BYTES,
-    SheetSample,
     as_markdown,
     write_caption_lengths,
     write_contact_sheet,
     write_split_balance,
 )
-
-
-def test_the_sample_is_the_smallest_ids_in_order_however_they_come(tmp_path: Path):
-    ids = [f"{number:016x}" for number in range(30)]
-    for name, order in (("up", ids), ("down", ids[::-1])):
-        sample = SheetSample(4)
-        for image_id in order:
-            sample.offer(image_id, picture(int(image_id, 16)), image_id)
-        sample.write(tmp_path / f"{name}.png")
-    assert (tmp_path / "up.png").read_bytes() == (tmp_path / "down.png").read_bytes()
-    four = [(picture(number), f"{number:016x}") for number in range(4)]
-    write_contact_sheet(tmp_path / "four.png", four)
-    assert (tmp_path / "four.png").read_bytes() == (tmp_path / "up.png").read_bytes()
 
 
 def test_noise_is_squeezed_into_the_limit(tmp_path: Path):
@@ -35,7 +20,7 @@ def test_noise_is_squeezed_into_the_limit(tmp_path: Path):
 
 
 def test_an_empty_sheet_is_a_picture_too(tmp_path: Path):
-    SheetSample().write(tmp_path / "s.png")
+    write_contact_sheet(tmp_path / "s.png", [])
     with Image.open(tmp_path / "s.png") as sheet:
         assert sheet.width > 0
 

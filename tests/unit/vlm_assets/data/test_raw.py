@@ -76,13 +76,13 @@ def test_unusable_rows_are_put_aside_by_reason(tmp_path: Path):
     reasons = {row["source_row"]: row["reason"] for row in read_rows(tmp_path / "quarantine.parquet")}
     assert counts["quarantined"] == 5
     assert reasons == {
-        "cut": "damaged_picture",
+        "cut": "truncated_picture",
         "text": "not_a_picture",
-        "empty": "damaged_picture",
+        "empty": "empty_file",
         "mute": "no_caption",
         "gone": "missing_picture",
     }
-    assert read_json(tmp_path / "summary.json")["quarantined_by_reason"]["damaged_picture"] == 2
+    assert read_json(tmp_path / "summary.json")["quarantined_by_reason"]["truncated_picture"] == 1
 
 
 def test_too_many_unusable_rows_stop_the_import(tmp_path: Path):

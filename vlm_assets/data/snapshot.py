@@ -1,0 +1,166 @@
+"""What an import knows so far: every picture once with all its captions, and the rows that cannot be used.
+
+It is a fold over the rows of a source, in order: the same rows give the same snapshot, however often the import that
+read them was killed and started again.
+"""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vlm_assets.data.clusters import Clusters
+from vlm_assets.data.picture_file import PictureFile
+from vlm_assets.data.sources.base import Slots
+from vlm_assets.errors import SourceError
+
+IMAGE_ID_HEX_DIGITS = 16
+HELD_OUT_FIRST = ("test", "val", "train", "")  # of two prescribed splits for one picture, the one that trains less wins
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one row of the source came to: a picture with captions, or a reason. Holds no pixels."""
+
+    source_row: str
+    file_name: str = ""
+    reason: str = ""
+    detail: str = ""
+    sha256: str = ""  # of the decoded pixels and the size: a PNG and its re-encoding are one picture
+    file: PictureFile | None = None
+    captions: tuple[tuple[str, Slots], ...] = ()
+    empty_captions: int = 0
+    group: str = ""
+    split: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Reading":
+        """Read what `to_json` wrote."""
+        file: Any = PictureFile(**value["file"]) if value["file"] else None
+        captions: Any = tuple((text, slots) for text, slots in value["captions"])
+        return cls(**(value | {"file": file, "captions": captions}))
+
+
+@dataclass(slots=True)
+class Picture:
+    """One picture of the snapshot, as far as the rows read so far tell."""
+
+    sha256: str
+    file: PictureFile
+    file_name: str  # of its first row
+    source_rows: list[str] = field(default_factory=list[str])  # those that show exactly these pixels
+    captions: dict[str, Slots] = field(default_factory=dict[str, Slots])  # in the order met; the first is the primary
+    caption_rows: list[int] = field(default_factory=list[int])  # by caption: which of source_rows said it first
+    groups: list[str] = field(default_factory=list[str])
+    split: str = ""
+
+    @property
+    def image_id(self) -> str:
+        """What the picture is called everywhere else."""
+        return self.sha256[:IMAGE_ID_HEX_DIGITS]
+
+    def to_row(self, group: str) -> dict[str, Any]:
+        """The picture as a row of rows.parquet."""
+        declared = any(self.captions.values())
+        return {
+            "image_id": self.image_id,
+            "sha256": self.sha256,
+            "width": self.file.width,
+            "height": self.file.height,
+            "format": self.file.format,
+            "captions": list(self.captions),
+            "group": group,
+            "slots": json.dumps(list(self.captions.values()) if declared else [], ensure_ascii=False),
+            "split": self.split,
+            "copies": len(self.source_rows),
+            "file_name": self.file_name,
+            "source_rows": self.source_rows,
+            "caption_rows": self.caption_rows,
+            "mode": self.file.mode,
+            "exif_orientation": self.file.orientation,
+            "frames": self.file.frames,
+            "transparent": self.file.transparent,
+            "file_bytes": self.file.size_bytes,
+        }
+
+
+class Snapshot:
+    """Collects readings: merges those that show the same pixels, puts aside those that cannot be used."""
+
+    def __init__(self, total: int, max_bad_fraction: float) -> None:
+        self.pictures: dict[str, Picture] = {}
+        self.quarantine: list[dict[str, str]] = []
+        self.rows_read = self.empty_captions = self.split_conflicts = 0
+        self._total, self._max_bad_fraction = total, max_bad_fraction
+        self._groups: Clusters[str] = Clusters()
+
+    def add(self, reading: Reading) -> bool:
+        """Take one reading; True if it shows a picture that has not been seen before.
+
+        Raises SourceError as soon as more rows are unusable than may be.
+        """
+        self.rows_read += 1
+        self.empty_captions += reading.empty_captions
+        if reading.file is None:
+            self._put_aside(reading)
+            return False
+        known = self.pictures.get(reading.sha256)
+        picture = known or Picture(reading.sha256, reading.file, reading.file_name)
+        self.pictures[reading.sha256] = picture
+        for caption, slots in reading.captions:
+            if caption not in picture.captions:
+                picture.captions[caption] = slots
+                picture.caption_rows.append(len(picture.source_rows))
+        picture.source_rows.append(reading.source_row)
+        self._note_group(picture, reading.group)
+        self._note_split(picture, reading.split)
+        return known is None
+
+    def check(self) -> None:
+        """Raise SourceError if nothing was usable. Too much that is not has been refused by `add`."""
+        if not self.pictures:
+            raise self._unusable()
+
+    def reasons(self) -> dict[str, int]:
+        """How many rows were put aside, by reason, most frequent first."""
+        return dict(Counter(row["reason"] for row in self.quarantine).most_common())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The pictures as rows of rows.parquet, in the order met."""
+        return [picture.to_row(self._group_of(picture)) for picture in self.pictures.values()]
+
+    def _put_aside(self, reading: Reading) -> None:
+        columns = ("source_row", "file_name", "reason", "detail")
+        self.quarantine.append({name: getattr(reading, name) for name in columns})
+        if len(self.quarantine) > self._max_bad_fraction * self._total:
+            raise self._unusable()
+
+    def _unusable(self) -> SourceError:
+        bad = len(self.quarantine)
+        share = 100 * bad / max(self._total, self.rows_read, 1)
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons().items())
+        first = self.quarantine[0] if self.quarantine else {"source_row": "", "detail": ""}
+        stopped = f" Stopped after {self.rows_read:,} rows." if self.rows_read < self._total else ""
+        return SourceError(
+            f"{bad:,} of {self._total:,} rows of the source are unusable ({share:.1f} %; {reasons}), allowed are "
+            f"{100 * self._max_bad_fraction:g} %.{stopped} First: {first['source_row']}: {first['detail']} "
+            "Repair the source, or raise max_bad_fraction."
+        )
+
+    def _note_group(self, picture: Picture, group: str) -> None:
+        if group:
+            if group not in picture.groups:
+                picture.groups.append(group)
+            self._groups.join(picture.groups[0], group)
+
+    def _note_split(self, picture: Picture, split: str) -> None:
+        if picture.split and split and split != picture.split:
+            self.split_conflicts += 1
+        picture.split = min(picture.split, split, key=HELD_OUT_FIRST.index)
+
+    def _group_of(self, picture: Picture) -> str:
+        return self._groups.find(picture.groups[0]) if picture.groups else ""
