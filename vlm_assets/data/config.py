@@ -7,6 +7,7 @@ from vlm_assets.data.dedup import Thresholds
 from vlm_assets.data.quality import QualityLimits
 from vlm_assets.data.sources.image_folder import ImageFolderConfig
 from vlm_assets.data.sources.openmoji import OpenMojiConfig
+from vlm_assets.data.sources.table import TableConfig
 from vlm_assets.data.split import Holdout, SplitPlan
 from vlm_assets.data.splits import SplitSettings
 
@@ -14,8 +15,8 @@ from vlm_assets.data.splits import SplitSettings
 class RawDatasetConfig(dg.Config):
     """Where pictures and captions come from."""
 
-    source: OpenMojiConfig | ImageFolderConfig = Field(
-        default=OpenMojiConfig(), discriminator="kind", description="the source: openmoji or image_folder"
+    source: OpenMojiConfig | ImageFolderConfig | TableConfig = Field(
+        default=OpenMojiConfig(), discriminator="kind", description="the source, by its kind"
     )
     max_bad_fraction: float = Field(
         default=0.05, ge=0, le=1, description="share of the source's rows that may be unusable before the import fails"

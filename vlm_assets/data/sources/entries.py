@@ -18,7 +18,8 @@ class Entry:
     captions: dict[str, Slots] = field(default_factory=dict[str, Slots])  # in the order met
     group: str = ""
     split: str = ""
-    fault: str = ""  # why the row could not be read at all
+    reason: str = ""  # why the row cannot be used, whatever its picture is
+    detail: str = ""
 
     def read(self, files: Files, info: FileInfo) -> SourceRow:
         """The entry with its picture; or, if that is too large or cannot be read, as a row to put aside."""
@@ -76,9 +77,9 @@ class Entries:
         entry.group = entry.group or group
         entry.split = entry.split or split
 
-    def add_fault(self, where: str, fault: str) -> None:
-        """Take a row that could not be read."""
-        self._entries.append(Entry(where, fault=fault))
+    def add_unusable(self, where: str, reason: str, detail: str, file_name: str = "") -> None:
+        """Take a row that cannot be used."""
+        self._entries.append(Entry(where, file_name, reason=reason, detail=detail))
 
     def __len__(self) -> int:
         return len(self._entries)

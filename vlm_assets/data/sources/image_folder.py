@@ -83,8 +83,8 @@ class ImageFolderSource:
             yield SourceRow(name, reason="no_metadata_line", detail=detail, file_name=name)
 
     def _row(self, entry: Entry) -> SourceRow:
-        if entry.fault:
-            return SourceRow(entry.where, reason="ragged_line", detail=entry.fault)
+        if entry.reason:
+            return entry.unusable(entry.reason, entry.detail)
         if not entry.captions:
             return entry.unusable("no_caption", f"'{self._caption_column}' is missing or empty")
         if entry.file_name not in self._pictures:
@@ -141,7 +141,7 @@ class ImageFolderSource:
             folder = row.file.rpartition("/")[0]
             where = f"{row.file}:{row.record.line}"
             if row.record.fault:
-                entries.add_fault(where, row.record.fault)
+                entries.add_unusable(where, "ragged_line", row.record.fault)
                 continue
             values, name = row.record.values, self._name(row, folder)
             captions = captions_of(values.get(self._caption_column), row.where, self._caption_column)
