@@ -5,17 +5,31 @@ from pydantic import Field
 
 from vlm_assets.data.dedup import Thresholds
 from vlm_assets.data.quality import QualityLimits
+from vlm_assets.data.sources.coco import CocoConfig
+from vlm_assets.data.sources.deepfashion import DeepFashionConfig
+from vlm_assets.data.sources.flickr30k import Flickr30kConfig
 from vlm_assets.data.sources.image_folder import ImageFolderConfig
 from vlm_assets.data.sources.openmoji import OpenMojiConfig
 from vlm_assets.data.sources.table import TableConfig
+from vlm_assets.data.sources.webdataset import WebDatasetConfig
 from vlm_assets.data.split import Holdout, SplitPlan
 from vlm_assets.data.splits import SplitSettings
+
+AnySourceConfig = (
+    OpenMojiConfig
+    | ImageFolderConfig
+    | TableConfig
+    | CocoConfig
+    | Flickr30kConfig
+    | DeepFashionConfig
+    | WebDatasetConfig
+)
 
 
 class RawDatasetConfig(dg.Config):
     """Where pictures and captions come from."""
 
-    source: OpenMojiConfig | ImageFolderConfig | TableConfig = Field(
+    source: AnySourceConfig = Field(
         default=OpenMojiConfig(), discriminator="kind", description="the source, by its kind"
     )
     max_bad_fraction: float = Field(
