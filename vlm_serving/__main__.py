@@ -115,13 +115,13 @@ def _from_bundle(bundle: Path, files: Sequence[Path]) -> Iterator[dict[str, Any]
 
 
 def _caption_files(captioner: Any, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    from vlm_serving.images import decode_picture
+    from vlm_serving.preprocessing import decode_for_model
 
     pictures: dict[Path, Any] = {}
     errors: dict[Path, str] = {}
     for file in files:
         try:
-            pictures[file] = decode_picture(file.read_bytes())
+            pictures[file] = decode_for_model(file.read_bytes(), captioner.bundle.contract).square
         except (ServingError, OSError) as error:
             errors[file] = str(error)
     captions = dict(zip(pictures, captioner.caption(list(pictures.values())), strict=True))

@@ -3,6 +3,8 @@
 import io
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
@@ -55,8 +57,15 @@ def open_picture(data: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.I
 
 def render_picture(picture: Image.Image) -> Image.Image:
     """Decode what `open_picture` opened. Raises PictureError if the file is truncated or damaged."""
-    try:
+    with decoding(picture):
         return upright_rgb(picture)
+
+
+@contextmanager
+def decoding(picture: Image.Image) -> Iterator[None]:
+    """A decoder's many errors in the body become one PictureError."""
+    try:
+        yield
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, IndexError) as error:
         raise PictureError(
             f"The {picture.format} picture cannot be decoded ({error}). It is damaged or cut off; send it again."

@@ -1,6 +1,6 @@
 """The preprocessing contract: how a picture becomes the model's input, written down, hashed, and kept with the model.
 
-Training shards, evaluation and serving call the same `model_pixels` with the same contract, so they cannot disagree.
+Training shards, drift reference and serving call the same `decode_for_model` with the same contract: they agree.
 """
 
 import hashlib
@@ -11,14 +11,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from vlm_serving.errors import BundleError
+from vlm_serving.images import DEFAULT_LIMITS, PictureLimits, decoding, open_picture, render_picture
 
 # BLIP's own values (those of CLIP): the mean and standard deviation of RGB in 0..1.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+# A JPEG decoder can leave out the frequencies that a smaller picture does not show: a half, a quarter or an eighth of
+# the size for a fraction of the time. (denominator, how many times the model's side must be left): the eighth keeps
+# one value a block and needs more room. Differences from full decoding: docs/benchmarks.md, `make bench-data`.
+JPEG_SCALES = ((8, 2.0), (4, 1.5), (2, 1.5))
+TURNED_ON_ITS_SIDE = 5  # EXIF orientations from here on swap width and height
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,15 @@ class PreprocessingContract:
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     tokenizer_sha256: str = ""
+    scaled_jpeg: bool = True  # decode large JPEGs at a reduced size; contracts written before this existed: False
 
     @property
     def sha256(self) -> str:
         """Hex digest of the contract: equal digests, equal inputs."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        values = asdict(self)
+        if not self.scaled_jpeg:  # as digests were taken before
+            del values["scaled_jpeg"]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -51,6 +61,7 @@ class PreprocessingContract:
         names = {field.name for field in fields(cls)}
         values: dict[str, Any] = {name: value[name] for name in names if name in value}
         values |= {"mean": tuple(value["mean"]), "std": tuple(value["std"])}
+        values.setdefault("scaled_jpeg", False)
         contract = cls(**values)
         if value.get("sha256", contract.sha256) != contract.sha256:
             raise BundleError(
@@ -61,9 +72,70 @@ class PreprocessingContract:
 
 
 def model_pixels(picture: Image.Image, contract: PreprocessingContract) -> NDArray[np.uint8]:
-    """An RGB picture as the model's input before normalisation: uint8 (3, H, W) with H = W = image_size_px."""
-    size = (contract.image_size_px, contract.image_size_px)
+    """An RGB picture as the model's input before normalisation: uint8 (3, H, W) with H = W = image_size_px.
+
+    For a picture that is decoded already; from its file, `decode_for_model` is the way.
+    """
     if picture.mode != "RGB":
         raise ValueError(f"model_pixels takes RGB, got mode {picture.mode}; use vlm_serving.images.decode_picture")
-    resized = picture if picture.size == size else picture.resize(size, RESAMPLERS[contract.resample])
-    return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
+    return _channels_first(_squashed(picture, contract))
+
+
+@dataclass(frozen=True)
+class ModelPicture:
+    """A picture as the model sees it, and what else is worth knowing of it."""
+
+    square: Image.Image  # RGB, image_size_px both ways
+    shown: Image.Image  # RGB, as decoded: upright, or reduced and not turned. For statistics
+    width_px: int  # of the file, upright
+    height_px: int
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 (3, H, W), before normalisation."""
+        return _channels_first(self.square)
+
+
+def decode_for_model(
+    data: bytes, contract: PreprocessingContract, limits: PictureLimits = DEFAULT_LIMITS
+) -> ModelPicture:
+    """Encoded picture -> the model's input: the one way that shards, references, evaluation and serving all take.
+
+    A JPEG much larger than the model's input is decoded at a reduced size. Raises what `decode_picture` does.
+    """
+    side_px = contract.image_size_px
+    picture = open_picture(data, limits)
+    width_px, height_px = picture.size
+    with decoding(picture):
+        box = _reduce_jpeg(picture, side_px) if contract.scaled_jpeg else None
+    if box is None:
+        upright = render_picture(picture)
+        return ModelPicture(_squashed(upright, contract), upright, *upright.size)
+    with decoding(picture):
+        on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) >= TURNED_ON_ITS_SIDE
+        shown = picture.convert("RGB")
+        # squashed first and turned then: the box leaves out what the last blocks hold beyond the picture's edge
+        square = ImageOps.exif_transpose(shown.resize((side_px, side_px), RESAMPLERS[contract.resample], box=box))
+    size_px = (height_px, width_px) if on_its_side else (width_px, height_px)
+    return ModelPicture(square, shown, *size_px)
+
+
+def _reduce_jpeg(picture: Image.Image, side_px: int) -> tuple[float, float, float, float] | None:
+    """Ask the JPEG decoder for the smallest size that is large enough; the picture's box in it, None if unreduced."""
+    if picture.format != "JPEG":
+        return None
+    width_px, height_px = picture.size
+    for denominator, oversampling in JPEG_SCALES:
+        if min(width_px, height_px) >= denominator * oversampling * side_px:
+            done = picture.draft(picture.mode, (width_px // denominator, height_px // denominator))
+            return None if done is None else done[1]
+    return None
+
+
+def _squashed(picture: Image.Image, contract: PreprocessingContract) -> Image.Image:
+    size = (contract.image_size_px, contract.image_size_px)
+    return picture if picture.size == size else picture.resize(size, RESAMPLERS[contract.resample])
+
+
+def _channels_first(picture: Image.Image) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1))

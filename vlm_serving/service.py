@@ -16,10 +16,10 @@ from vlm_serving.batching import Batcher
 from vlm_serving.captioner import Caption, Captioner, GenerationOptions
 from vlm_serving.config import ServingConfig
 from vlm_serving.errors import OverloadedError, PictureError, PictureFailedError, RequestError, ServingError
-from vlm_serving.images import PictureLimits, decode_picture
+from vlm_serving.images import PictureLimits
 from vlm_serving.model_slot import ModelSlot, load_captioner
 from vlm_serving.picture_stats import PictureStatistics, picture_statistics
-from vlm_serving.preprocessing import PreprocessingContract, model_pixels
+from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
 from vlm_serving.request_log import LogRow, RequestLog
 from vlm_serving.telemetry import LOGGER, Meters, log_event
 
@@ -218,8 +218,9 @@ class CaptionService:
 
 def prepare(data: bytes, contract: PreprocessingContract, limits: PictureLimits) -> Prepared:
     """Decode one picture and bring it to the model's size. Raises PictureError."""
-    picture = decode_picture(data, limits)
-    return Prepared(model_pixels(picture, contract), picture_statistics(picture), hashlib.sha256(data).hexdigest())
+    picture = decode_for_model(data, contract, limits)
+    statistics = picture_statistics(picture.shown, (picture.width_px, picture.height_px))
+    return Prepared(picture.pixels, statistics, hashlib.sha256(data).hexdigest())
 
 
 def caption_items(items: Sequence[Item]) -> list[Outcome]:

@@ -1,6 +1,8 @@
 """Bytes to RGB: what must come out right, and what must be refused with which words."""
 
+import hashlib
 import io
+import json
 import struct
 import zlib
 from typing import Any
@@ -11,7 +13,7 @@ from PIL import Image
 
 from vlm_serving.errors import PictureError, PictureTooLargeError, UnsupportedPictureError
 from vlm_serving.images import PictureLimits, decode_picture
-from vlm_serving.preprocessing import PreprocessingContract, model_pixels
+from vlm_serving.preprocessing import PreprocessingContract, decode_for_model, model_pixels
 
 CONTRACT = PreprocessingContract(image_size_px=16, bos_token_id=5, eos_token_id=3, pad_token_id=0)
 
@@ -106,3 +108,78 @@ def test_model_pixels_are_the_contract_s_square() -> None:
 def test_a_picture_at_the_model_s_size_passes_untouched() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     assert np.array_equal(model_pixels(Image.fromarray(noise), CONTRACT), noise.transpose(2, 0, 1))
+
+
+def photograph(size_px: tuple[int, int], seed: int = 0) -> Image.Image:
+    """Smooth shapes with sharp edges and some grain, as a camera gives."""
+    generator = np.random.default_rng(seed)
+    blocks = Image.fromarray(generator.integers(0, 256, (12, 9, 3), dtype=np.uint8))
+    smooth = np.asarray(blocks.resize(size_px, Image.Resampling.BICUBIC), dtype=np.int16)
+    smooth[size_px[1] // 3 : size_px[1] // 2, size_px[0] // 4 :] //= 2
+    return Image.fromarray((smooth + generator.normal(0, 4, smooth.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("side_px", [48, 96, 160])
+@pytest.mark.parametrize("size_px", [(640, 480), (397, 801), (333, 333), (100, 90)])
+def test_a_jpeg_decoded_for_the_model_is_within_one_level_of_full_decoding(
+    side_px: int, size_px: tuple[int, int]
+) -> None:
+    contract = PreprocessingContract(side_px, 5, 3, 0)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encoded(photograph(size_px), "JPEG", quality=92, exif=exif)
+        full = decode_picture(data)
+        ours = decode_for_model(data, contract)
+        assert (ours.width_px, ours.height_px) == full.size
+        difference = np.abs(ours.pixels.astype(int) - model_pixels(full, contract))
+        assert difference.mean() <= 1.0, f"orientation {orientation}"
+
+
+def test_a_large_jpeg_is_not_decoded_at_full_size_and_a_png_is() -> None:
+    contract = PreprocessingContract(48, 5, 3, 0)
+    picture = photograph((800, 600))
+    assert decode_for_model(encoded(picture, "JPEG"), contract).shown.size == (200, 150)
+    assert decode_for_model(encoded(picture), contract).shown.size == (800, 600)
+
+
+def test_other_formats_and_small_pictures_are_exactly_what_full_decoding_gives() -> None:
+    contract = PreprocessingContract(48, 5, 3, 0)
+    for data in (encoded(photograph((300, 200))), encoded(photograph((70, 60)), "JPEG"), encoded(photograph((48, 48)))):
+        assert np.array_equal(decode_for_model(data, contract).pixels, model_pixels(decode_picture(data), contract))
+
+
+def test_grey_and_cmyk_jpegs_are_reduced_too() -> None:
+    contract = PreprocessingContract(48, 5, 3, 0)
+    for mode in ("L", "CMYK"):
+        data = encoded(photograph((800, 600)).convert(mode), "JPEG", quality=92)
+        ours = decode_for_model(data, contract)
+        assert ours.shown.size == (200, 150)
+        assert np.abs(ours.pixels.astype(int) - model_pixels(decode_picture(data), contract)).mean() <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "text"),
+    [
+        (b"", PictureError, r"empty \(0 bytes\)"),
+        (b"text.jpg", UnsupportedPictureError, "not a readable picture"),
+        (encoded(photograph((800, 600)), "JPEG")[:4000], PictureError, "JPEG picture cannot be decoded .*cut off"),
+        (bomb(8_000, 8_000), PictureTooLargeError, "the limit is 40,000,000"),
+    ],
+)
+def test_decoding_for_the_model_refuses_what_decoding_refuses(
+    data: bytes, error: type[PictureError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        decode_for_model(data, PreprocessingContract(48, 5, 3, 0))
+
+
+def test_a_contract_from_before_reduced_decoding_keeps_its_digest_and_its_pixels() -> None:
+    old = CONTRACT.to_json()
+    del old["scaled_jpeg"], old["sha256"]
+    digest = hashlib.sha256(json.dumps(old, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    contract = PreprocessingContract.from_json({**old, "sha256": digest})
+    assert (contract.scaled_jpeg, contract.sha256) == (False, digest)
+    data = encoded(photograph((800, 600)), "JPEG")
+    assert decode_for_model(data, contract).shown.size == (800, 600)
+    assert PreprocessingContract.from_json(CONTRACT.to_json()) == CONTRACT
