@@ -1,64 +1,93 @@
-"""The store on S3. Files first, the manifest last and only if absent: a reader sees a whole artifact or none."""
+"""The store on S3. Files first, the manifest last and only if absent: a reader sees a whole artifact or none.
 
+The files of an artifact lie in `<name>/<version>/<digest of the manifest>/`. Two writers of one version whose bytes
+differ therefore never write the same object, and a writer that was killed goes on where it stopped.
+"""
+
+import hashlib
+import json
+import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from vlm_assets.errors import StoreError
+from vlm_assets.disk import room_needed
+from vlm_assets.errors import ConfigError, StoreError
+from vlm_assets.s3_errors import s3_error_text
 from vlm_assets.store import MANIFEST
 
 CACHE_ENV = "VLM_CACHE"
+CONTENT_HEX_DIGITS = 16
+ABANDONED_AFTER = timedelta(days=1)  # an upload in parts that has not ended by then never will
+CONFLICT_ATTEMPTS = 5  # 409: another conditional put of the same key is under way, and may yet fail
+
+logger = logging.getLogger(__name__)
 
 
 class S3Backend:
-    """Artifacts below `s3://bucket/prefix`. Credentials and endpoint come from the AWS_* variables."""
+    """Artifacts below `s3://bucket/prefix`. Credentials, region and endpoint come from the AWS_* variables."""
 
     def __init__(self, uri: str) -> None:
-        import boto3
+        from dagster_aws.s3 import S3Resource
 
         parts = urlparse(uri)
+        if not parts.netloc:
+            raise ConfigError(f"VLM_STORE is {uri!r}; it takes a local path or s3://bucket/prefix.")
         self.uri = uri.rstrip("/")
         self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
-        self.client: Any = boto3.client("s3")  # pyright: ignore[reportUnknownMemberType]
+        try:
+            self.client: Any = S3Resource().get_client()
+        except ValueError as error:  # botocore's only word for an address that is none
+            raise ConfigError(f"The S3 client cannot be set up: {error}. Check AWS_ENDPOINT_URL.") from error
         default = Path(tempfile.gettempdir()) / f"vlm-cache-{os.getuid()}"
-        self.housekeeping = Path(os.environ.get(CACHE_ENV, default)) / self.bucket / self.prefix
+        self.housekeeping = Path(os.environ.get(CACHE_ENV) or default) / self.bucket / self.prefix
 
     def read_manifest(self, name: str, version: str) -> bytes | None:
         """See Backend."""
         return self._get(f"{name}/{version}/{MANIFEST}")
 
-    def publish(self, staged: Path, name: str, version: str) -> bool:
-        """Upload all files, then put the manifest with `If-None-Match: *`."""
-        files = [file for file in sorted(staged.rglob("*")) if file.is_file() and file.name != MANIFEST]
-        for file in files:
-            key = self._key(f"{name}/{version}/{file.relative_to(staged).as_posix()}")
-            try:
-                self.client.upload_file(str(file), self.bucket, key)
-            except Exception as error:
-                raise StoreError(
-                    f"Cannot write s3://{self.bucket}/{key}: {error}. Check AWS_* and the bucket."
-                ) from error
-        return self._put(f"{name}/{version}/{MANIFEST}", (staged / MANIFEST).read_bytes(), only_if_absent=True)
+    def address(self, name: str, version: str, manifest: bytes) -> str:
+        """See Backend."""
+        return f"{self.uri}/{name}/{version}/{_content(manifest)}"
 
-    def local_directory(self, name: str, version: str) -> Path:
-        """A copy in the cache, fetched once; it appears there by one rename."""
+    def publish(self, built: Path, name: str, version: str) -> bool:
+        """Upload what is not there yet, then put the manifest with `If-None-Match: *`."""
+        try:
+            manifest = (built / MANIFEST).read_bytes()
+            for path, entry in json.loads(manifest)["files"].items():
+                self._upload(built / path, f"{name}/{version}/{_content(manifest)}/{path}", entry)
+            won = self._put(f"{name}/{version}/{MANIFEST}", manifest, only_if_absent=True)
+        except (StoreError, FileNotFoundError):
+            if self._is_published(name, version):  # and whoever did it has cleared away what is ours
+                return False
+            raise
+        self._sweep(name, version)
+        return won
+
+    def local_directory(self, name: str, version: str, manifest: bytes) -> Path:
+        """A copy in the cache, fetched once and checked; it appears there by one rename."""
         final = self.housekeeping / "copies" / name / version
         if final.is_dir():
             return final
-        final.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{version}-"))
-        base = self._key(f"{name}/{version}/")
-        for key in self._list(base):
-            file = fresh / key.removeprefix(base)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self.client.download_file(self.bucket, key, str(file))
-        try:
-            fresh.rename(final)
-        except OSError:  # another process fetched it meanwhile
-            shutil.rmtree(fresh, ignore_errors=True)
+        with room_needed(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{version}-"))
+            try:
+                for path, entry in json.loads(manifest)["files"].items():
+                    self._download(f"{name}/{version}/{_content(manifest)}/{path}", fresh / path, entry)
+                (fresh / MANIFEST).write_bytes(manifest)
+                fresh.rename(final)
+            except OSError:
+                if not final.is_dir():  # else another process fetched it meanwhile
+                    raise
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
         return final
 
     def read_text(self, key: str) -> str | None:
@@ -73,34 +102,122 @@ class S3Backend:
     def list_keys(self, prefix: str) -> list[str]:
         """See Backend."""
         base = self._key(prefix.rstrip("/") + "/")
-        names = (key.removeprefix(base) for key in self._list(base))
+        with self._asking("list", base):
+            names = [key.removeprefix(base) for key in self._list(base)]
         return sorted(name for name in names if "/" not in name)
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
 
-    def _get(self, key: str) -> bytes | None:
+    @contextmanager
+    def _asking(self, action: str, key: str) -> Iterator[None]:
+        """Turn what the S3 client raises into one StoreError that says what to do."""
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
         try:
-            return self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
-        except self.client.exceptions.NoSuchKey:
-            return None
-        except Exception as error:
-            raise StoreError(
-                f"Cannot read s3://{self.bucket}/{self._key(key)}: {error}. Check AWS_* and the bucket."
-            ) from error
+            yield
+        except (Boto3Error, BotoCoreError, ClientError) as error:
+            text = s3_error_text(
+                error, action, f"s3://{self.bucket}/{key}", self.client.meta.endpoint_url, f"VLM_STORE ({self.uri})"
+            )
+            raise StoreError(text) from error
+
+    def _get(self, key: str) -> bytes | None:
+        with self._asking("read", self._key(key)):
+            try:
+                return self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
+            except self.client.exceptions.NoSuchKey:
+                return None
 
     def _put(self, key: str, data: bytes, *, only_if_absent: bool) -> bool:
         from botocore.exceptions import ClientError
 
         condition = {"IfNoneMatch": "*"} if only_if_absent else {}
+        for attempt in range(CONFLICT_ATTEMPTS):
+            with self._asking("write", self._key(key)):
+                try:
+                    self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **condition)
+                except ClientError as error:
+                    answer = error.response["ResponseMetadata"]
+                    if answer["HTTPStatusCode"] == 412:
+                        # the first try of a request that was sent again may have been ours
+                        return bool(answer.get("RetryAttempts")) and self._get(key) == data
+                    if answer["HTTPStatusCode"] != 409 or attempt + 1 == CONFLICT_ATTEMPTS:
+                        raise
+                    continue
+            return True
+        return False
+
+    def _upload(self, file: Path, key: str, entry: Mapping[str, Any]) -> None:
+        """In parts and with retries, by boto3; an object that is there with these very bytes is left alone."""
+        with self._asking("write", self._key(key)):
+            if not self._holds(self._key(key), entry):
+                metadata = {"Metadata": {"sha256": entry["sha256"]}}
+                self.client.upload_file(str(file), self.bucket, self._key(key), ExtraArgs=metadata)
+
+    def _holds(self, key: str, entry: Mapping[str, Any]) -> bool:
+        from botocore.exceptions import ClientError
+
         try:
-            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **condition)
+            head = self.client.head_object(Bucket=self.bucket, Key=key)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
+            # 403 is also the answer to a missing object when the right to list is missing
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):
                 return False
-            raise StoreError(f"Cannot write s3://{self.bucket}/{self._key(key)}: {error}. Check AWS_*.") from error
-        return True
+            raise
+        return head["ContentLength"] == entry["bytes"] and head["Metadata"].get("sha256") == entry["sha256"]
+
+    def _download(self, key: str, file: Path, entry: Mapping[str, Any]) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with self._asking("read", self._key(key)):
+            self.client.download_file(self.bucket, self._key(key), str(file))
+        with file.open("rb") as copy:
+            if hashlib.file_digest(copy, "sha256").hexdigest() != entry["sha256"]:
+                raise StoreError(
+                    f"s3://{self.bucket}/{self._key(key)} does not have the bytes that the manifest names: it was "
+                    f"altered. Remove {self.uri}/{key.split('/')[0]}/{key.split('/')[1]} and materialize again."
+                )
+
+    def _is_published(self, name: str, version: str) -> bool:
+        try:
+            return self.read_manifest(name, version) is not None
+        except StoreError:
+            return False
+
+    def _sweep(self, name: str, version: str) -> None:
+        """Remove what killed and beaten writers left: objects of this version beside the winner's, uploads in parts.
+
+        Whatever cannot be removed (a policy without the right to delete) costs room and nothing else.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        manifest = self.read_manifest(name, version)
+        if manifest is None:
+            return
+        base = self._key(f"{name}/{version}/")
+        kept = (base + MANIFEST, f"{base}{_content(manifest)}/")
+        try:
+            for key in self._list(base):
+                if not key.startswith(kept):
+                    self.client.delete_object(Bucket=self.bucket, Key=key)
+            long_ago = datetime.now(UTC) - ABANDONED_AFTER
+            for key, upload, begun in self._uploads_in_parts():
+                if key.startswith(base) or begun < long_ago:
+                    self.client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("leavings below s3://%s/%s stay: %s", self.bucket, base, error)
 
     def _list(self, base: str) -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=base)
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def _uploads_in_parts(self) -> list[tuple[str, str, datetime]]:
+        """Key, id and begin of every upload below the prefix that has not ended."""
+        pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self._key(""))
+        uploads = [upload for page in pages for upload in page.get("Uploads", [])]
+        return [(upload["Key"], upload["UploadId"], upload["Initiated"]) for upload in uploads]
+
+
+def _content(manifest: bytes) -> str:
+    return hashlib.sha256(manifest).hexdigest()[:CONTENT_HEX_DIGITS]

@@ -1,0 +1,83 @@
+"""The store on a local or shared disk: one rename publishes."""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from vlm_assets.errors import StoreError
+from vlm_assets.store import HOUSEKEEPING, MANIFEST
+
+
+class LocalBackend:
+    """Artifacts on a local or shared file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.uri = str(root)
+        self.housekeeping = root / HOUSEKEEPING
+
+    def read_manifest(self, name: str, version: str) -> bytes | None:
+        """See Backend."""
+        try:
+            return (self.root / name / version / MANIFEST).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def address(self, name: str, version: str, manifest: bytes) -> str:
+        """See Backend."""
+        return f"{self.uri}/{name}/{version}"
+
+    def publish(self, built: Path, name: str, version: str) -> bool:
+        """One rename: a directory of that name either is not there, or is whole."""
+        final = self.root / name / version
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            built.rename(final)
+        except OSError as error:
+            if self.read_manifest(name, version) is not None:
+                return False
+            raise StoreError(
+                f"Cannot publish {final}: {error.strerror}. Give write permission, or remove what is in the way."
+            ) from error
+        return True
+
+    def local_directory(self, name: str, version: str, manifest: bytes) -> Path:
+        """See Backend."""
+        return self.root / name / version
+
+    def read_text(self, key: str) -> str | None:
+        """See Backend."""
+        try:
+            return (self.root / key).read_text()
+        except FileNotFoundError:
+            return None
+
+    def write_text(self, key: str, text: str, *, only_if_absent: bool = False) -> bool:
+        """Written beside, then renamed (or hard-linked, which fails if the name is taken)."""
+        path = self.root / key
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(text)
+        except OSError as error:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise StoreError(
+                f"Cannot write {path}: {error.strerror}. Give write permission, or set VLM_STORE."
+            ) from error
+        if not only_if_absent:
+            fresh.replace(path)
+            return True
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            return False
+        finally:
+            fresh.unlink()
+        return True
+
+    def list_keys(self, prefix: str) -> list[str]:
+        """See Backend."""
+        folder = self.root / prefix
+        return sorted(file.name for file in folder.glob("*") if file.is_file() and not file.name.startswith("."))
