@@ -18,6 +18,7 @@ SEAL = "bundle.json"
 CONTRACT = "contract.json"
 GOLDEN = "golden.json"
 REFERENCE = "reference.parquet"
+GENERATION = "generation.json"
 CARD = "README.md"
 SCHEMA_VERSION = 1
 REQUIRED = ("model.safetensors", "config.json", "tokenizer.json", CONTRACT)
@@ -32,6 +33,7 @@ class Bundle:
     version: str
     contract: PreprocessingContract
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str = ""  # words that the model was trained to continue, such as "a picture of"; "" = none
 
 
 def sha256_of(path: Path) -> str:
@@ -50,6 +52,17 @@ def write_contract(path: Path, contract: PreprocessingContract) -> None:
     (path / CONTRACT).write_text(json.dumps(contract.to_json(), indent=1) + "\n")
 
 
+def write_generation(path: Path, prompt: str) -> None:
+    """Write how the model wants to be asked into a bundle directory that is being made."""
+    (path / GENERATION).write_text(json.dumps({"prompt": prompt}) + "\n")
+
+
+def read_prompt(path: Path) -> str:
+    """The prompt of a bundle directory; "" where none was written."""
+    file = path / GENERATION
+    return str(_read_json(file).get("prompt", "")) if file.is_file() else ""
+
+
 def seal_bundle(path: Path, lineage: Mapping[str, Any]) -> Bundle:
     """Write `bundle.json` last: from here on the directory is a bundle and must not change."""
     missing = [name for name in REQUIRED if not (path / name).is_file()]
@@ -59,7 +72,7 @@ def seal_bundle(path: Path, lineage: Mapping[str, Any]) -> Bundle:
     version = _version(files)
     seal = {"schema": SCHEMA_VERSION, "version": version, "files": files, "lineage": dict(lineage)}
     (path / SEAL).write_text(json.dumps(seal, indent=1) + "\n")
-    return Bundle(path, version, read_contract(path), lineage)
+    return Bundle(path, version, read_contract(path), lineage, read_prompt(path))
 
 
 def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
@@ -75,7 +88,7 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
         raise BundleError(f"{path} has bundle schema {seal.get('schema')!r}; this version reads {SCHEMA_VERSION}.")
     if verify:
         _verify(path, seal)
-    return Bundle(path, seal["version"], read_contract(path), seal["lineage"])
+    return Bundle(path, seal["version"], read_contract(path), seal["lineage"], read_prompt(path))
 
 
 def _verify(path: Path, seal: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BlipForConditionalGeneration
 
 from vlm_serving.bundle import GOLDEN, Bundle
 from vlm_serving.errors import BundleError
@@ -52,16 +52,23 @@ class Captioner:
     """A loaded bundle. Not thread-safe: one caller at a time, in batches."""
 
     def __init__(
-        self, bundle: Bundle, device: str = "auto", precision: str = "auto", threads: int | None = None
+        self,
+        bundle: Bundle,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        model: BlipForConditionalGeneration | None = None,
     ) -> None:
+        """`model`: take this one, moved and cast in place, instead of the bundle's weights."""
         if threads:
             torch.set_num_threads(threads)
         self.bundle = bundle
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.precision = ("bf16" if self.device.type == "cuda" else "fp32") if precision == "auto" else precision
         self.tokenizer: Any = AutoTokenizer.from_pretrained(bundle.path)
-        model: Any = load_model(bundle.path)
-        self.model: Any = model.to(device=self.device, dtype=PRECISIONS[self.precision]).eval()
+        loaded: Any = load_model(bundle.path) if model is None else model
+        self.model: Any = loaded.to(device=self.device, dtype=PRECISIONS[self.precision]).eval()
+        self._prompt_ids: list[int] = self.tokenizer.encode(bundle.prompt, add_special_tokens=False)
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(bundle.contract.mean, device=self.device).view(shape)
         self._std = torch.tensor(bundle.contract.std, device=self.device).view(shape)
@@ -103,7 +110,7 @@ class Captioner:
     def _generate(self, states: torch.Tensor, options: GenerationOptions) -> tuple[torch.Tensor, torch.Tensor]:
         contract = self.bundle.contract
         batch = states.shape[0]
-        start = torch.full((batch, 1), contract.bos_token_id, dtype=torch.long, device=self.device)
+        start = torch.tensor([[contract.bos_token_id, *self._prompt_ids]] * batch, device=self.device)  # (B, 1 + P)
         output: Any = self.model.text_decoder.generate(
             input_ids=start,
             encoder_hidden_states=states,
@@ -119,7 +126,7 @@ class Captioner:
         logprobs = self.model.text_decoder.compute_transition_scores(
             output.sequences, output.scores, getattr(output, "beam_indices", None), normalize_logits=True
         )
-        tokens = output.sequences[:, 1:]
+        tokens = output.sequences[:, start.shape[1] :]
         # every position after the first [SEP] is padding; its score says nothing
         ended = torch.cumsum(tokens == contract.eos_token_id, dim=1)
         alive = (ended == 0) | ((ended == 1) & (tokens == contract.eos_token_id))

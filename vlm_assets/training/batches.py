@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vlm_assets.training.augmentation import Augmentation
 from vlm_serving.preprocessing import PreprocessingContract
 
 IGNORED = -100  # the label that cross-entropy leaves out
@@ -52,11 +53,30 @@ def mix(niche: Sequence[Example], replay: Sequence[Example], replay_share: float
     return list(niche) + list(replay) * max(1, round(wanted / ratio))
 
 
+def with_prompt(examples: Sequence[Example], prompt_ids: Sequence[int], max_tokens: int) -> list[Example]:
+    """The same pairs with the prompt's ids after BOS; too long captions lose their last words, never EOS."""
+    if not prompt_ids:
+        return list(examples)
+    longer = ((example.png, (example.input_ids[0], *prompt_ids, *example.input_ids[1:])) for example in examples)
+    return [Example(png, ids if len(ids) <= max_tokens else (*ids[: max_tokens - 1], ids[-1])) for png, ids in longer]
+
+
+def decode_pixels(png: bytes) -> NDArray[np.uint8]:
+    """A picture of a shard as uint8 (3, H, W)."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.uint8).transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels)
+
+
 class PairDataset(Dataset[dict[str, Any]]):
     """Decodes pictures on first use and keeps them while `cache_bytes` allows."""
 
-    def __init__(self, examples: Sequence[Example], shift_px: int = 0, cache_bytes: int = 2 * 1024**3) -> None:
-        self._examples, self._shift_px = examples, shift_px
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
+        cache_bytes: int = 2 * 1024**3,
+    ) -> None:
+        self._examples, self._augmentation = examples, augmentation
         self._cache: dict[bytes, NDArray[np.uint8]] = {}
         self._room_bytes = cache_bytes
 
@@ -66,34 +86,32 @@ class PairDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """pixels uint8 (3, H, W), input_ids list of int."""
         example = self._examples[index]
-        return {"pixels": self._shifted(self._pixels(example.png)), "input_ids": example.input_ids}
+        return {"pixels": self._augmentation(self._pixels(example.png)), "input_ids": example.input_ids}
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example."""
+        return [len(example.input_ids) for example in self._examples]
 
     def _pixels(self, png: bytes) -> NDArray[np.uint8]:
         pixels = self._cache.get(png)
         if pixels is None:
-            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.uint8).transpose(2, 0, 1)
-            pixels = np.ascontiguousarray(pixels)
+            pixels = decode_pixels(png)
             if pixels.nbytes <= self._room_bytes:
                 self._room_bytes -= pixels.nbytes
                 self._cache[png] = pixels
         return pixels
 
-    def _shifted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Move the picture by up to `shift_px` each way, edges repeated: a cheap augmentation that keeps meaning."""
-        reach = self._shift_px
-        if not reach:
-            return pixels
-        down, right = (int(x) for x in torch.randint(-reach, reach + 1, (2,)))
-        padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
-        height, width = pixels.shape[1:]
-        return padded[:, reach + down : reach + down + height, reach + right : reach + right + width]
-
 
 class Collator:
-    """Stacks pairs into the model's inputs: normalised pixels, padded ids, labels with the pads ignored."""
+    """Stacks pairs into the model's inputs: normalised pixels, padded ids, labels with BOS, prompt and pads ignored.
 
-    def __init__(self, contract: PreprocessingContract) -> None:
-        self._pad = contract.pad_token_id
+    BOS is never predicted (the model shifts labels by one), so ignoring it changes no loss; it makes the labels that
+    count countable.
+    """
+
+    def __init__(self, contract: PreprocessingContract, prompt_tokens: int = 0) -> None:
+        self._pad, self._given = contract.pad_token_id, 1 + prompt_tokens
         self._mean = torch.tensor(contract.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(contract.std).view(1, 3, 1, 1)
 
@@ -105,10 +123,11 @@ class Collator:
         for number, row in enumerate(rows):
             ids[number, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-        mask = torch.arange(longest)[None, :] < lengths[:, None]  # not ids != pad: a pad inside a caption stays
+        places = torch.arange(longest)[None, :]
+        mask = places < lengths[:, None]  # not ids != pad: a pad inside a caption stays
         return {
             "pixel_values": pixels.float().div_(255).sub_(self._mean).div_(self._std),
             "input_ids": ids,
             "attention_mask": mask.long(),
-            "labels": ids.masked_fill(~mask, IGNORED),
+            "labels": ids.masked_fill(~mask | (places < self._given), IGNORED),
         }

@@ -9,11 +9,10 @@ from typing import Any
 from PIL import Image, ImageDraw
 from transformers import BlipForConditionalGeneration
 
-from vlm_serving.bundle import CARD, REFERENCE, Bundle, seal_bundle, sha256_of, write_contract
+from vlm_serving.bundle import CARD, REFERENCE, Bundle, seal_bundle, sha256_of, write_contract, write_generation
 from vlm_serving.captioner import Captioner, write_golden
-from vlm_serving.images import decode_picture
 from vlm_serving.picture_stats import picture_statistics
-from vlm_serving.preprocessing import PreprocessingContract
+from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
 
 UNSEALED = "unsealed"
 
@@ -29,13 +28,15 @@ class Parts:
     reference: Sequence[tuple[str, bytes]]  # (image_id, encoded picture) of the validation split
     card: str
     lineage: Mapping[str, Any]
+    prompt: str = ""  # what the model was trained to continue
 
 
 def write_bundle(path: Path, parts: Parts) -> Bundle:
     """Write and seal a bundle in the empty directory `path`."""
     path.mkdir(parents=True, exist_ok=True)
     contract = write_model(path, parts.model, parts.tokenizer, parts.contract)
-    captioner = Captioner(Bundle(path, UNSEALED, contract), device="cpu", precision="fp32")
+    write_generation(path, parts.prompt)
+    captioner = Captioner(Bundle(path, UNSEALED, contract, prompt=parts.prompt), device="cpu", precision="fp32")
     write_golden(captioner, parts.golden, path)
     if parts.reference:
         _write_reference(captioner, parts.reference, path / REFERENCE)
@@ -84,9 +85,10 @@ def _write_reference(captioner: Captioner, pictures: Sequence[tuple[str, bytes]]
 
 
 def _reference_rows(captioner: Captioner, batch: Sequence[tuple[str, bytes]]) -> Iterator[dict[str, Any]]:
-    pictures = [decode_picture(data) for _, data in batch]
-    for (image_id, _), picture, caption in zip(batch, pictures, captioner.caption(pictures), strict=True):
-        statistics = picture_statistics(picture)
+    pictures = [decode_for_model(data, captioner.bundle.contract) for _, data in batch]
+    captions = captioner.caption([picture.square for picture in pictures])
+    for (image_id, _), picture, caption in zip(batch, pictures, captions, strict=True):
+        statistics = picture_statistics(picture.shown, (picture.width_px, picture.height_px))
         yield {
             "image_id": image_id,
             "embedding": caption.embedding.tolist(),

@@ -9,25 +9,63 @@ from vlm_assets.training.recipe import PRETRAINING, TrainSettings
 
 
 class TrainConfig(dg.Config):
-    """How to train. Budgets are in steps, never in minutes: the same minutes are fewer steps on a busy machine."""
+    """How to train. Budgets are in steps or epochs, never in minutes: a busy machine makes fewer steps of them."""
 
-    steps: int = Field(default=600, ge=1, le=10_000_000, description="Optimizer steps.")
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures per step.")
+    steps: int = Field(default=600, ge=0, le=10_000_000, description="Optimizer steps; 0: as many as `epochs` make.")
+    epochs: float = Field(default=0.0, ge=0, le=10_000, description="Passes over the training pairs, if steps is 0.")
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Pictures per forward pass and worker.")
+    accumulation_steps: int = Field(
+        default=1, ge=1, le=4096, description="Forward passes per optimizer step: memory of one, batch of all."
+    )
     learning_rate: float = Field(default=1e-3, gt=0, le=1, description="Peak of the cosine schedule.")
     weight_decay: float = Field(default=0.05, ge=0, le=1, description="AdamW's.")
     warmup_share: float = Field(default=0.05, ge=0, le=1, description="Share of the steps that warm up linearly.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="As in the original BLIP.")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto: bf16 where the hardware multiplies it natively, else fp32."
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto: bf16 where the hardware multiplies it natively, else fp32. fp16 needs a GPU."
     )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads; 0 is as many as the process may use.")
     attention: Literal["auto", "fused", "stock"] = Field(
         default="auto", description="auto: on a GPU fused, on the CPU whichever a few steps show to be faster."
     )
+    prompt: str = Field(
+        default="", max_length=200, description='Words before every caption, masked in the loss: "a picture of".'
+    )
+    frozen_vision_layers: int = Field(
+        default=0, ge=-1, le=48, description="Layers of the picture encoder that stay as they are, from below; -1: all."
+    )
+    lora_rank: int = Field(
+        default=0, ge=0, le=512, description="Train low-rank additions only (LoRA), merged at the end; 0: all weights."
+    )
+    lora_alpha: float = Field(default=16.0, gt=0, le=1024, description="LoRA: additions are scaled by alpha / rank.")
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="LoRA: dropout on what the additions read.")
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute activations in the backward pass: a third more time, far less memory."
+    )
+    group_by_length: bool = Field(default=False, description="Batches of captions of like length: fewer pads.")
+    compile: bool = Field(default=False, description="torch.compile: minutes at the start, faster steps on a GPU.")
     shift_px: int = Field(default=0, ge=0, le=64, description="Augmentation: move pictures by up to this many pixels.")
+    flip: bool = Field(
+        default=False, description="Augmentation: mirror half of the pictures; not where captions say left or right."
+    )
+    jitter_share: float = Field(
+        default=0.0, ge=0, lt=1, description="Augmentation: brightness and contrast change by up to this share."
+    )
     seed: int = Field(default=0, ge=0, description="Seed of initial weights, order and augmentation.")
-    checkpoint_every_steps: int = Field(default=200, ge=1, description="How much a killed run may lose.")
+    checkpoint_every_steps: int = Field(
+        default=200,
+        ge=1,
+        description="How much a killed run may lose, and how often validation pictures are captioned.",
+    )
+    validation_pictures: int = Field(
+        default=200,
+        ge=0,
+        description="Pictures captioned at each checkpoint; the best CIDEr is kept. 0: keep the last.",
+    )
+    patience: int = Field(
+        default=0, ge=0, description="Stop after this many checkpoints without a better validation CIDEr; 0: never."
+    )
 
     def settings(self) -> TrainSettings:
         """The same values without Dagster, as the trainer takes them."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,12 @@ def write_candidate(
 
     Returns the summary. Raises TrainingError when the shards were made for another base model.
     """
-    from vlm_assets.training.batches import mix, read_examples
+    from transformers import AutoTokenizer
+
+    from vlm_assets.training.batches import mix, read_examples, with_prompt
     from vlm_assets.training.bundling import Parts, write_bundle
     from vlm_assets.training.trainer import train
+    from vlm_assets.training.validation import CaptionValidator, read_validation
     from vlm_serving.bundle import open_bundle
     from vlm_serving.model import load_model
 
@@ -42,18 +45,24 @@ def write_candidate(
     replay = read_examples(sorted((base / "general").glob("train-*.parquet")))
     validation = read_examples(sorted(shards.glob("val-*.parquet")))
     model = load_model(start.path)
-    examples = mix(niche, replay, config.replay_share) if niche else []
-    result = train(model, examples, validation, start.contract, config.settings(), scratch, log, metric)
+    tokenizer: Any = AutoTokenizer.from_pretrained(start.path)
+    prompt_ids: list[int] = tokenizer.encode(config.prompt, add_special_tokens=False)
+    prompted = replace(start, prompt=config.prompt)
+    room: int = start.contract.max_caption_tokens + len(prompt_ids)
+    examples = with_prompt(mix(niche, replay, config.replay_share) if niche else [], prompt_ids, room)
+    pictures_to_judge = read_validation(sorted(shards.glob("val-*.parquet")), config.validation_pictures)
+    result = train(
+        model, examples, with_prompt(validation, prompt_ids, room), start.contract, config.settings(), scratch, log,
+        metric, validator=CaptionValidator(prompted, pictures_to_judge) if pictures_to_judge else None,
+        prompt_tokens=len(prompt_ids),
+    )  # fmt: skip
     summary = {**asdict(result), "pairs": len(niche), "replay_pairs": len(replay), "parameters": model.num_parameters()}
     val_ids = split_ids(sorted(shards.glob("val-*.parquet")), REFERENCE_PICTURES)
     ids = val_ids or split_ids(sorted(shards.glob("train-*.parquet")), config.golden_pictures)
     pictures = raw_pictures(raw, ids)
     card = _card(raw, base, summary, lineage)
-    from transformers import AutoTokenizer
-
     golden = [data for _, data in pictures[: config.golden_pictures]]
-    tokenizer: Any = AutoTokenizer.from_pretrained(start.path)
-    parts = Parts(model, tokenizer, start.contract, golden, pictures, card, lineage)
+    parts = Parts(model, tokenizer, start.contract, golden, pictures, card, lineage, config.prompt)
     bundle = write_bundle(out / "bundle", parts)
     summary["bundle_version"] = bundle.version
     (out / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")

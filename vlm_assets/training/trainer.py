@@ -1,38 +1,37 @@
 """Fine-tuning BLIP with Hugging Face's Trainer: needs torch, transformers, numpy and pillow, nothing of Dagster."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BlipForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import TrainerControl, TrainerState
+from torch.utils.data import Sampler
+from transformers import (
+    BlipForConditionalGeneration,
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from vlm_assets.errors import TrainingError
+from vlm_assets.training.adaptation import adapt, merge, plain
+from vlm_assets.training.augmentation import Augmentation
 from vlm_assets.training.batches import Collator, Example, PairDataset
+from vlm_assets.training.length_sampler import LengthGroupedSampler
+from vlm_assets.training.preflight import check_training
 from vlm_assets.training.recipe import TrainSettings
+from vlm_assets.training.reporting import COMPLETE, Metric, Reporter, TrainResult
 from vlm_assets.training.tuning import settle
 from vlm_serving.preprocessing import PreprocessingContract
 
-COMPLETE = "complete"  # written into a checkpoint when all of it is on disk
 Log = Callable[[str], object]
-
-
-@dataclass
-class TrainResult:
-    """What training left behind: the curves, and how fast it went."""
-
-    train_loss: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
-    val_loss: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
-    steps: int = 0
-    resumed_from_step: int = 0
-    seconds: float = 0.0
-    pictures_per_s: float = 0.0
-    device: str = ""
-    precision: str = ""
+Validator = Callable[[Any], dict[str, float]]
+ASKED = re.compile(r"[Tt]ried to allocate ([\d.,]+ ?\w+)")
 
 
 def train(
@@ -43,23 +42,37 @@ def train(
     settings: TrainSettings,
     scratch: Path,
     log: Log,
-    metric: Callable[[str, float, int], object] | None = None,
+    metric: Metric | None = None,
+    *,
+    validator: Validator | None = None,
+    prompt_tokens: int = 0,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainResult:
-    """Train `model` in place for `settings.steps`; resumes from the newest complete checkpoint below `scratch`.
+    """Train `model` in place; resumes from the newest complete checkpoint below `scratch`.
 
-    Raises TrainingError: nothing to learn from, loss not finite, out of memory.
+    `validation` gives the loss curve; `validator` captions and scores (cider, exact_match) at every checkpoint, and
+    the weights with the best CIDEr are the ones left in `model`. `prompt_tokens`: how many ids after BOS are given,
+    not learnt. Raises TrainingError: faults of data and settings (all at once), loss not finite, out of memory.
     """
-    if not examples:
-        raise TrainingError("There is nothing to learn from: the train split is empty. Check the split's fractions.")
+    check_training(model, examples, settings, prompt_tokens)
     device, precision, reason = resolve_device(settings.precision)
     result = TrainResult(device=device, precision=precision)
-    _prepare(model, settings)
+    _smooth_labels(model, settings.label_smoothing)
     trial = _trial_step(model, examples[: settings.batch_size], contract, device, precision)
     tuning, why = settle(model, settings.threads, settings.attention, device, scratch, trial)
     log(f"training on {device} in {precision} ({reason}); {len(examples):,} pairs an epoch")
     log(f"with {tuning} ({why})")
-    trainer = _trainer(model, examples, validation, contract, settings, scratch, precision)
-    trainer.add_callback(_Reporter(settings, result, log, metric))
+    adapted = adapt(model, settings)
+    trainer = _trainer(adapted, examples, validation, contract, settings, scratch, precision, validator, prompt_tokens)
+    trainer.add_callback(Reporter(settings, result, log, metric))
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    _run(trainer, settings, scratch, result, log)
+    merge(adapted)
+    return result
+
+
+def _run(trainer: Trainer, settings: TrainSettings, scratch: Path, result: TrainResult, log: Log) -> None:
     checkpoint = newest_checkpoint(scratch)
     if checkpoint is not None:
         result.resumed_from_step = int(checkpoint.name.rsplit("-", 1)[1])
@@ -67,16 +80,30 @@ def train(
     started_s = time.monotonic()
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except torch.cuda.OutOfMemoryError as error:
-        raise TrainingError(
-            f"Out of GPU memory at batch_size {settings.batch_size}: {error}. "
-            "Lower batch_size, use precision bf16, or a smaller model."
-        ) from error
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(out_of_memory(str(error), settings)) from error
+    state = trainer.state
     result.seconds = time.monotonic() - started_s
-    result.steps = int(trainer.state.global_step)
-    done_here = result.steps - result.resumed_from_step
-    result.pictures_per_s = done_here * settings.batch_size / max(result.seconds, 1e-9)
-    return result
+    result.steps = int(state.global_step)
+    result.stopped_early = result.steps < state.max_steps
+    best = state.best_global_step if trainer.args.load_best_model_at_end else None
+    result.kept_step = int(best or result.steps)
+    pictures = (result.steps - result.resumed_from_step) * settings.batch_size * settings.accumulation_steps
+    result.pictures_per_s = pictures * trainer.args.world_size / max(result.seconds, 1e-9)
+    if result.kept_step != result.steps or result.stopped_early:
+        early = f", stopped after {settings.patience} checkpoints without a better one" if result.stopped_early else ""
+        log(f"kept the weights of step {result.kept_step} of {result.steps}: best validation CIDEr{early}")
+
+
+def out_of_memory(message: str, settings: TrainSettings) -> str:
+    """What to say when the GPU's memory is exhausted: what was asked, and the settings that help."""
+    asked = ASKED.search(message)
+    return (
+        f"Out of GPU memory at batch_size {settings.batch_size}: {asked[1] if asked else 'more'} asked beyond what is "
+        f"free. Lower batch_size and raise accumulation_steps (now {settings.accumulation_steps}), set "
+        f"gradient_checkpointing (now {settings.gradient_checkpointing}), or train less: lora_rank (now "
+        f"{settings.lora_rank}) or frozen_vision_layers (now {settings.frozen_vision_layers})."
+    )
 
 
 def resolve_device(precision: str) -> tuple[str, str, str]:
@@ -97,12 +124,10 @@ def newest_checkpoint(scratch: Path) -> Path | None:
     return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
-def _prepare(model: BlipForConditionalGeneration, settings: TrainSettings) -> None:
-    # BLIP ignores num_items_in_batch: told otherwise, Trainer would sum the loss over accumulation steps.
+def _smooth_labels(model: BlipForConditionalGeneration, share: float) -> None:
     untyped: Any = model
-    untyped.accepts_loss_kwargs = False
-    untyped.text_decoder.label_smoothing = settings.label_smoothing
-    untyped.config.text_config.label_smoothing = settings.label_smoothing
+    untyped.text_decoder.label_smoothing = share
+    untyped.config.text_config.label_smoothing = share
 
 
 def _trial_step(
@@ -129,24 +154,30 @@ def _trial_step(
 
 
 def _trainer(
-    model: BlipForConditionalGeneration,
+    model: Any,
     examples: Sequence[Example],
     validation: Sequence[Example],
     contract: PreprocessingContract,
     settings: TrainSettings,
     scratch: Path,
     precision: str,
+    validator: Validator | None,
+    prompt_tokens: int,
 ) -> Trainer:
     evaluates = bool(validation)
+    selects = evaluates and validator is not None
     arguments = TrainingArguments(
         output_dir=str(scratch),
-        max_steps=settings.steps,
+        max_steps=settings.steps or -1,
+        num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation_steps,
+        torch_compile=settings.compile,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(settings.warmup_share * settings.steps),
+        warmup_steps=math.ceil(settings.warmup_share * settings.total_steps(len(examples))),
         max_grad_norm=settings.max_grad_norm,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
@@ -154,95 +185,77 @@ def _trainer(
         logging_steps=10,
         logging_nan_inf_filter=False,  # a loss that is not finite must be seen, not averaged away
         eval_strategy="steps" if evaluates else "no",
-        eval_steps=max(1, settings.steps // 5),
+        eval_steps=settings.checkpoint_every_steps,
         prediction_loss_only=True,
         save_steps=settings.checkpoint_every_steps,
-        save_total_limit=2,
+        save_total_limit=2,  # the last one, and the best where there is one
+        load_best_model_at_end=selects,
+        metric_for_best_model="cider" if selects else None,
+        greater_is_better=True if selects else None,
+        restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
         dataloader_drop_last=len(examples) >= settings.batch_size,
         dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
         seed=settings.seed,
         data_seed=settings.seed,
         disable_tqdm=True,
         report_to="none",
         log_level="error",
     )
-    return _QuietTrainer(
+    augmentation = Augmentation(settings.shift_px, settings.flip, settings.jitter_share)
+    trainer = CaptionTrainer(
         model=model,
         args=arguments,
-        data_collator=Collator(contract),
-        train_dataset=PairDataset(examples, settings.shift_px),
+        data_collator=Collator(contract, prompt_tokens),
+        train_dataset=PairDataset(examples, augmentation),
         eval_dataset=PairDataset(validation) if evaluates else None,
     )
+    trainer.validator = validator
+    trainer.group_by_length = settings.group_by_length
+    if selects and settings.patience:
+        trainer.add_callback(EarlyStoppingCallback(settings.patience))
+    return trainer
 
 
-class _QuietTrainer(Trainer):
-    """Trainer without the dictionaries it prints at every logging step; `_Reporter` says it better."""
+class CaptionTrainer(Trainer):
+    """Trainer with three of its ways mended for captions.
+
+    - The loss is the mean over all tokens of an optimizer step, however they are divided into batches and workers:
+      BLIP ignores `num_items_in_batch`, and Trainer would add up the losses of accumulated batches.
+    - Evaluation also captions and scores, so that checkpoints are chosen by CIDEr.
+    - It does not print dictionaries; `Reporter` says it better.
+    """
+
+    validator: Validator | None = None
+    group_by_length = False
 
     def __init__(self, **kwargs: Any) -> None:
-        from transformers import PrinterCallback
-
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = True  # what compute_loss below makes true
 
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean loss per token of this batch, weighed by its share of the step's tokens."""
+        outputs = model(**inputs)
+        loss = outputs.loss
+        if num_items_in_batch is not None:
+            tokens = (inputs["labels"] != -100).sum()
+            loss = loss * tokens * self.accelerator.num_processes / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
 
-class _Reporter(TrainerCallback):
-    """One line every few seconds, the curves, a marker in each finished checkpoint, a stop at a loss not finite."""
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss, and the scores of real captions."""
+        output: Any = super().evaluation_loop(*args, **kwargs)
+        if self.validator is not None:
+            scores = self.validator(plain(self.model))
+            output.metrics.update({f"eval_{name}": value for name, value in scores.items()})
+        return output
 
-    def __init__(
-        self, settings: TrainSettings, result: TrainResult, log: Log, metric: Callable[[str, float, int], object] | None
-    ) -> None:
-        self._settings, self._result, self._log = settings, result, log
-        self._metric = metric or (lambda name, value, step: None)
-        self._first_step: int | None = None
-        self._started_s = self._said_s = time.monotonic()
-
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """The clock starts with the first step, not with the import of the libraries."""
-        if self._first_step is None:
-            self._first_step, self._started_s = state.global_step, time.monotonic()
-            self._restore_curves(state)
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
-        logs: dict[str, float] | None = None, **_: Any,
-    ) -> None:  # fmt: skip
-        """Keep the curves; stop at once when the loss is not a number."""
-        values, step = logs or {}, state.global_step
-        if "loss" in values:
-            self._keep("train_loss", self._result.train_loss, values["loss"], step)
-            self._say(state, values["loss"])
-        if "eval_loss" in values:
-            self._keep("val_loss", self._result.val_loss, values["eval_loss"], step)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Trainer writes checkpoints in place; this marks the ones that were written to the end."""
-        (Path(args.output_dir or "") / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
-    def _keep(self, name: str, curve: list[tuple[int, float]], value: float, step: int) -> None:
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"{name} is {value} at step {step}. Lower learning_rate (now {self._settings.learning_rate:g}) or use "
-                "precision fp32; the last good checkpoint is kept and the next run resumes from it."
-            )
-        curve.append((step, value))
-        self._metric(name, value, step)
-
-    def _restore_curves(self, state: TrainerState) -> None:
-        for entry in state.log_history:
-            for key, curve in (("loss", self._result.train_loss), ("eval_loss", self._result.val_loss)):
-                if key in entry:
-                    curve.append((int(entry["step"]), float(entry[key])))
-
-    def _say(self, state: TrainerState, loss: float) -> None:
-        now_s = time.monotonic()
-        step, total = state.global_step, self._settings.steps
-        if now_s - self._said_s < self._settings.report_every_s and step < total:
-            return
-        self._said_s = now_s
-        done = step - (self._first_step or 0)
-        rate = done / max(now_s - self._started_s, 1e-9)
-        self._log(
-            f"training  {100 * step // total:3d}%  step {step}/{total}  loss {loss:.3f}  "
-            f"{rate * self._settings.batch_size:.0f} pictures/s  ETA {(total - step) / max(rate, 1e-9):.0f} s"
-        )
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        dataset: Any = train_dataset or self.train_dataset
+        if not self.group_by_length:
+            return super()._get_train_sampler(train_dataset)
+        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, self.args.seed)

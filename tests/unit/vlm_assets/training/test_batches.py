@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vlm_assets.training.augmentation import Augmentation
 from vlm_assets.training.batches import IGNORED, Collator, Example, PairDataset, mix
 from vlm_serving.preprocessing import PreprocessingContract
 
@@ -26,13 +27,13 @@ def test_pads_are_masked_in_the_loss_and_tokens_are_not() -> None:
     rows = [PairDataset([example(1, (5, 7, 8, 3)), example(2, (5, 3))])[index] for index in range(2)]
     batch = Collator(CONTRACT)(rows)
     assert batch["input_ids"].tolist() == [[5, 7, 8, 3], [5, 3, 0, 0]]
-    assert batch["labels"].tolist() == [[5, 7, 8, 3], [5, 3, IGNORED, IGNORED]]
+    assert batch["labels"].tolist() == [[IGNORED, 7, 8, 3], [IGNORED, 3, IGNORED, IGNORED]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
 
 
 def test_a_pad_inside_a_caption_is_learnt_like_any_token() -> None:
     batch = Collator(CONTRACT)([PairDataset([example(1, (5, 0, 3))])[0]])
-    assert batch["labels"].tolist() == [[5, 0, 3]]
+    assert batch["labels"].tolist() == [[IGNORED, 0, 3]]
 
 
 def test_pixels_are_normalised_as_the_contract_says() -> None:
@@ -46,7 +47,7 @@ def test_pixels_are_normalised_as_the_contract_says() -> None:
 
 def test_a_shifted_picture_keeps_its_size_and_its_middle() -> None:
     torch.manual_seed(0)
-    plain, shifted = PairDataset([example(1)]), PairDataset([example(1)], shift_px=1)
+    plain, shifted = PairDataset([example(1)]), PairDataset([example(1)], Augmentation(shift_px=1))
     seen = {shifted[0]["pixels"].tobytes() for _ in range(40)}
     assert len(seen) == 9  # all places within one pixel
     assert plain[0]["pixels"].tobytes() in seen

@@ -1,0 +1,58 @@
+"""Validation as users will judge: caption held-out pictures with the real Captioner and score CIDEr."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlm_assets.evaluation.cider import cider
+from vlm_assets.evaluation.tokenizer import tokenize
+from vlm_serving.bundle import Bundle
+from vlm_serving.captioner import Captioner
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class ValidationPicture:
+    """One held-out picture at the model's size, with all its captions."""
+
+    pixels: NDArray[np.uint8]  # (3, H, W)
+    captions: Sequence[str]
+
+
+@dataclass(frozen=True)
+class CaptionValidator:
+    """Scores a model in training. `bundle` gives tokenizer, contract and prompt; its weights are not read."""
+
+    bundle: Bundle
+    pictures: Sequence[ValidationPicture]
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        """CIDEr (0..10) and share of exact captions (0..1) of the model as it is now; leaves it in eval mode."""
+        device = next(model.parameters()).device
+        captioner = Captioner(self.bundle, device=str(device), precision="fp32", model=model)
+        said: list[str] = []
+        for start in range(0, len(self.pictures), BATCH):
+            pixels = np.stack([picture.pixels for picture in self.pictures[start : start + BATCH]])
+            with torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext():
+                said += [caption.text for caption in captioner.caption_pixels(pixels)]
+        references = [list(picture.captions) for picture in self.pictures]
+        exact = sum(text in captions for text, captions in zip(said, references, strict=True))
+        score = cider(tokenize(said), [tokenize(captions) for captions in references])
+        return {"cider": float(score.corpus), "exact_match": exact / len(said)}
+
+
+def read_validation(shards: Sequence[Path], limit: int) -> list[ValidationPicture]:
+    """At most `limit` pictures of the shard files, those with the smallest ids: ids are hashes, so a random sample."""
+    from vlm_assets.data.tables import read_rows
+    from vlm_assets.training.batches import decode_pixels
+
+    rows = [row for shard in shards for row in read_rows(shard, ["image_id", "image", "captions"])]
+    chosen = sorted(rows, key=lambda row: row["image_id"])[:limit]
+    return [ValidationPicture(decode_pixels(row["image"]["bytes"]), row["captions"]) for row in chosen]
