@@ -8,6 +8,7 @@ from vlm_assets.data.quality import QualityLimits
 from vlm_assets.data.sources.coco import CocoConfig
 from vlm_assets.data.sources.deepfashion import DeepFashionConfig
 from vlm_assets.data.sources.flickr30k import Flickr30kConfig
+from vlm_assets.data.sources.huggingface import HuggingFaceConfig
 from vlm_assets.data.sources.image_folder import ImageFolderConfig
 from vlm_assets.data.sources.openmoji import OpenMojiConfig
 from vlm_assets.data.sources.table import TableConfig
@@ -19,6 +20,7 @@ AnySourceConfig = (
     OpenMojiConfig
     | ImageFolderConfig
     | TableConfig
+    | HuggingFaceConfig
     | CocoConfig
     | Flickr30kConfig
     | DeepFashionConfig

@@ -1,5 +1,6 @@
 """Presets by name or path, and what is said when there is none."""
 
+import re
 from pathlib import Path
 
 import dagster as dg
@@ -39,5 +40,6 @@ def test_broken_yaml_is_one_clear_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_preset_is_valid_run_config_for_the_whole_chain(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLM_PICTURES", "/anywhere")
+    for name in re.findall(r"{ env: (\w+) }", path.read_text()):
+        monkeypatch.setenv(name, "/anywhere")
     assert dg.validate_run_config(defs.resolve_job_def("captioner"), read_preset(path))

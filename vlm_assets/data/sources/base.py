@@ -37,7 +37,10 @@ class Attribution:
 class Source(Protocol):
     """A source of captioned pictures. Iterating streams: one picture in memory at a time."""
 
-    attribution: Attribution
+    @property
+    def attribution(self) -> Attribution:
+        """Whose pictures they are."""
+        ...
 
     def fingerprint(self) -> str:
         """Hex digest of the content: changes if, and only if, a row or a picture changes."""

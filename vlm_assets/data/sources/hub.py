@@ -1,0 +1,126 @@
+"""A data set that Hugging Face `datasets` loads: by its hub id, pinned to a commit, or a local folder of any format.
+
+Streamed, so that nothing is written into its cache but metadata. Code that a data set brings along is never run: the
+library has no switch for it any more, and none is set here.
+"""
+
+# datasets ships no types worth the name.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from vlm_assets.contracts import digest
+from vlm_assets.data.sources.files import LocalFiles, fingerprint
+from vlm_assets.data.sources.rows import Row
+from vlm_assets.errors import SourceError, UnreadableFileError
+
+COMMIT = re.compile(r"^[0-9a-f]{40}$")
+HUB_ID = re.compile(r"^[\w-][\w.-]*(/[\w.-]+)?$")
+
+
+class LoadedRows:
+    """Rows of `load_dataset(path, name, streaming=True)`."""
+
+    def __init__(self, path: str, name: str, revision: str, local: LocalFiles | None = None) -> None:
+        self.path, self.name, self.revision, self.local = path, name, revision, local
+        self.title = path.rstrip("/").rpartition("/")[2] if local else path
+
+    @property
+    def url(self) -> str:
+        """Where the data set lies, at the very commit; "" for a local one."""
+        return "" if self.local else f"https://huggingface.co/datasets/{self.path}/tree/{self.commit}"
+
+    @cached_property
+    def commit(self) -> str:
+        """The commit that the revision stands for now; a pinned one is not looked up."""
+        if COMMIT.match(self.revision):
+            return self.revision
+        from huggingface_hub import HfApi
+
+        with self._explained():
+            return str(HfApi().dataset_info(self.path, revision=self.revision or None).sha)
+
+    def fingerprint(self) -> str:
+        """Digest of hub id, configuration and commit; of a local folder, of every file in it."""
+        if self.local:
+            return fingerprint(self.local, self.local.list(), self.name)
+        return digest([self.path, self.name, self.commit])
+
+    def splits(self) -> list[str]:
+        """Names of the splits."""
+        return [str(split) for split in self._loaded]
+
+    def columns(self) -> list[str]:
+        """Names of the columns; where the data set does not declare them, those of its first row."""
+        return self._columns
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        first = next(iter(self._loaded.values()))
+        with self._explained():
+            return list(first.column_names or next(iter(first), {}))
+
+    def total(self, splits: Sequence[str]) -> int:
+        """Number of rows: as the data set declares it, or else counted by reading one column."""
+        return sum(self._count(split) for split in splits)
+
+    def rows(self, splits: Sequence[str], columns: Sequence[str]) -> Iterator[Row]:
+        """Stream the rows; pictures stay encoded."""
+        for split in splits:
+            with self._explained():
+                for number, values in enumerate(self._loaded[split].select_columns(list(columns)), start=1):
+                    yield Row(f"{split}:{number}", split, values)
+
+    def read(self, path: str) -> bytes:
+        """A picture within the local folder or the hub; nothing else is opened."""
+        if self.local:
+            return self.local.read(path.removeprefix(f"{self.local.uri}/"))
+        if "hf://" not in path:
+            raise UnreadableFileError(f"{path!r} is not on the hub; other places are never read.")
+        import fsspec
+
+        try:
+            with fsspec.open(path, "rb") as file:
+                return file.read()  # pyright: ignore[reportAttributeAccessIssue]
+        except OSError as error:
+            raise UnreadableFileError(f"Cannot read {path}: {error}.") from error
+
+    @cached_property
+    def _loaded(self) -> dict[str, Any]:
+        from datasets import load_dataset
+
+        with self._explained():
+            revision = None if self.local else self.commit
+            loaded = load_dataset(self.path, self.name or None, revision=revision, streaming=True)
+            return {str(split): rows.decode(False) for split, rows in loaded.items()}
+
+    def _count(self, split: str) -> int:
+        rows = self._loaded[split]
+        declared = (rows.info.splits or {}).get(split)
+        if declared is not None and declared.num_examples:
+            return int(declared.num_examples)
+        with self._explained():
+            small = [column for column in self._columns if column not in ("image", "picture")][:1] or self._columns[:1]
+            return sum(1 for _ in islice(rows.select_columns(small), None))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Whatever `datasets` and the hub's client raise, as one sentence."""
+        try:
+            yield
+        except SourceError:
+            raise
+        except Exception as error:
+            what = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            where = "the folder" if self.local else "the Hugging Face hub's data set"
+            advice = (
+                "Check its files and source.huggingface.name."
+                if self.local
+                else "Check source.huggingface.path, name and revision; without a network, set path to a local copy."
+            )
+            raise SourceError(f"Cannot load {where} {self.path!r}: {what.rstrip('.')}. {advice}") from error

@@ -1,0 +1,200 @@
+"""Hugging Face data sets: by hub id at a pinned commit, or Parquet, Arrow and `save_to_disk`, local or on S3."""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import dagster as dg
+from pydantic import Field
+
+from vlm_assets.data.sources.base import Attribution, Source, SourceRow
+from vlm_assets.data.sources.columns import (
+    SPLIT_NAMES,
+    captions_of,
+    missing_column,
+    require_column,
+    split_of,
+    text_of,
+    value_of,
+)
+from vlm_assets.data.sources.files import LocalFiles, in_threads, open_files, open_parent
+from vlm_assets.data.sources.hub import HUB_ID, LoadedRows
+from vlm_assets.data.sources.rows import Row, Rows
+from vlm_assets.data.sources.shard_files import ShardFiles
+from vlm_assets.errors import ConfigError, SourceError, UnreadableFileError
+
+CAPTION_COLUMNS = ("caption", "captions", "text", "sentences")
+OUR_SPLITS = ("train", "val", "test", "")
+
+
+class HuggingFaceConfig(dg.Config):
+    """A data set of the hub, or one that `datasets` wrote: Parquet or Arrow files, a save_to_disk directory."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    path: str = Field(
+        min_length=1, description="hub id (owner/name), or a local folder or file, or s3://bucket/prefix with Parquet"
+    )
+    name: str = Field(default="", description="the data set's configuration, where it has several; empty = the default")
+    revision: str = Field(
+        default="", description="commit, tag or branch on the hub; empty = what is newest now, which is then recorded"
+    )
+    picture_column: str = Field(default="image", min_length=1, description="column with the picture, or with its path")
+    caption_columns: list[str] = Field(
+        default=[],
+        description="columns with the captions; a.b looks into a struct; empty = caption, captions, text, ...",
+    )
+    group_column: str = Field(default="", description="column whose equal values stay in one split; empty = none")
+    split_column: str = Field(default="", description="column with train, val or test; empty = the data set's splits")
+    splits: dict[str, str] = Field(
+        default={},
+        description='the data set\'s split: train, val, test, or "" to split anew; others are left out; '
+        "empty = all, as they are called, or anew if there is but one",
+    )
+    title: str = Field(default="", description="what the set is called in the model card; empty = its name")
+    licence: str = Field(default="", description="what is allowed with the pictures; travels to the model card")
+
+    def open(self) -> Source:
+        """The source that this describes. Raises ConfigError on splits that do not exist here."""
+        unknown = sorted({ours for ours in self.splits.values() if ours not in OUR_SPLITS})
+        if unknown:
+            raise ConfigError(
+                f"source.huggingface.splits maps to {', '.join(map(repr, unknown))}; use train, val, test or ''."
+            )
+        return HuggingFaceSource(self, _rows_of(self))
+
+
+class HuggingFaceSource:
+    """One row per row of the data set."""
+
+    def __init__(self, config: HuggingFaceConfig, rows: Rows) -> None:
+        self.config, self.data = config, rows
+
+    @property
+    def attribution(self) -> Attribution:
+        """The data set, at the very commit."""
+        title = self.config.title or self.data.title
+        return Attribution(title, f"Pictures and captions of {title}", self.config.licence, self.data.url)
+
+    def fingerprint(self) -> str:
+        """Digest of the files, or the hub's commit: rows are not read for it."""
+        return self.data.fingerprint()
+
+    def total(self) -> int:
+        """Rows in the chosen splits."""
+        return self.data.total([*self._splits])
+
+    def __iter__(self) -> Iterator[SourceRow]:
+        """Yield the rows, split by split."""
+        captions = self._caption_columns
+        columns = [self.config.picture_column, *captions, self.config.group_column, self.config.split_column]
+        for column in filter(None, columns):
+            require_column(_outer(column), self._columns, self.data.title, self._setting(column))
+        wanted = list(dict.fromkeys(_outer(column) for column in columns if column))
+        yield from in_threads(self._row, self.data.rows([*self._splits], wanted))
+
+    def _row(self, row: Row) -> SourceRow:
+        where = f"{self.data.title}/{row.where}"
+        found = (captions_of(value_of(row.values, column), where, column) for column in self._caption_columns)
+        captions = tuple(dict.fromkeys(caption for each in found for caption in each))
+        file_name, path, picture = _picture_of(row.values.get(self.config.picture_column))
+
+        def unusable(reason: str, detail: str) -> SourceRow:
+            return SourceRow(row.where, reason=reason, detail=detail, file_name=file_name)
+
+        if not captions:
+            return unusable("no_caption", f"{', '.join(self._caption_columns)}: empty")
+        if picture is None and not path:
+            return unusable("missing_picture", f"'{self.config.picture_column}' is empty")
+        try:
+            data = self.data.read(path) if picture is None else picture
+        except UnreadableFileError as error:
+            return unusable("unreadable_picture", str(error))
+        return SourceRow(
+            row.where,
+            data,
+            captions=captions,
+            group=text_of(value_of(row.values, self.config.group_column)) if self.config.group_column else "",
+            split=self._split(row, where),
+            file_name=file_name,
+        )
+
+    def _split(self, row: Row, where: str) -> str:
+        if self.config.split_column:
+            return split_of(value_of(row.values, self.config.split_column), where)
+        return self._splits[row.split]
+
+    @cached_property
+    def _splits(self) -> Mapping[str, str]:
+        """The data set's splits that are read, and what they are here."""
+        found = self.data.splits()
+        missing = [split for split in self.config.splits if split not in found]
+        if missing:
+            raise SourceError(
+                f"{self.data.title} has no split {', '.join(map(repr, missing))}; it has "
+                f"{', '.join(map(repr, found))}. Set source.huggingface.splits."
+            )
+        if self.config.splits:
+            return self.config.splits
+        if len(found) == 1 or self.config.split_column:
+            return dict.fromkeys(found, "")
+        unknown = [split for split in found if split and split.lower() not in SPLIT_NAMES]
+        if unknown:
+            raise SourceError(
+                f"{self.data.title} has splits of which it is not clear who trains on them: "
+                f"{', '.join(map(repr, unknown))} of {', '.join(map(repr, found))}. Set source.huggingface.splits."
+            )
+        return {split: SPLIT_NAMES.get(split.lower(), "") for split in found}
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        return self.data.columns()
+
+    @cached_property
+    def _caption_columns(self) -> list[str]:
+        if self.config.caption_columns:
+            return self.config.caption_columns
+        for column in CAPTION_COLUMNS:
+            if column in self._columns:
+                return [column]
+        raise missing_column(CAPTION_COLUMNS, self._columns, self.data.title, "caption_columns")
+
+    def _setting(self, column: str) -> str:
+        names = ("picture_column", "group_column", "split_column")
+        return next((name for name in names if getattr(self.config, name) == column), "caption_columns")
+
+
+def _rows_of(config: HuggingFaceConfig) -> Rows:
+    """Parquet and Arrow files are read here; everything else by `datasets`."""
+    setting = "source.huggingface.path"
+    path = Path(config.path).expanduser()
+    remote = "://" in config.path
+    if not remote and not path.exists() and HUB_ID.match(config.path):
+        return LoadedRows(config.path, config.name, config.revision)
+    if config.path.endswith((".parquet", ".arrow")):
+        files, name = open_parent(config.path, setting)
+        if not files.exists(name):
+            raise SourceError(f"There is no file {files.uri}/{name}. Check {setting}.")
+        return ShardFiles(files, name)
+    files = open_files(config.path, setting)
+    shards = ShardFiles(files)
+    if shards.found and not config.name:
+        return shards
+    if isinstance(files, LocalFiles):
+        return LoadedRows(str(files.root), config.name, "", files)
+    raise SourceError(f"{files.uri} has no .parquet and no .arrow file. Upload them there, or change {setting}.")
+
+
+def _picture_of(value: Any) -> tuple[str, str, bytes | None]:
+    """Name, path and bytes of a picture, as far as the value has them: `datasets.Image`, bytes, or a path."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return "", "", bytes(value)
+    if isinstance(value, Mapping):
+        path, data = text_of(value.get("path")), value.get("bytes")  # pyright: ignore
+        return PurePosixPath(path).name, path, None if data is None else bytes(data)  # pyright: ignore
+    path = text_of(value)
+    return PurePosixPath(path).name, path, None
+
+
+def _outer(column: str) -> str:
+    return column.partition(".")[0]
