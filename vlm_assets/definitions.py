@@ -6,7 +6,7 @@ Import this lightly: no torch, transformers, ray, mlflow, great_expectations or 
 import dagster as dg
 
 from vlm_assets.data.assets import raw_dataset, tokenized_shards, validated_splits
-from vlm_assets.data.checks import raw_expectations, split_expectations
+from vlm_assets.data.checks import raw_expectations, shard_expectations, split_expectations
 from vlm_assets.evaluation.assets import eval_report
 from vlm_assets.monitoring.assets import drift_report, request_log
 from vlm_assets.monitoring.checks import no_drift
@@ -40,7 +40,7 @@ monitor = dg.define_asset_job(
 
 defs = dg.Definitions(
     assets=assets,
-    asset_checks=[raw_expectations, split_expectations, no_drift],
+    asset_checks=[raw_expectations, split_expectations, shard_expectations, no_drift],
     jobs=[captioner, retrain, monitor],
     sensors=[build_drift_sensor(retrain)],
     schedules=[build_monitor_schedule(monitor)],

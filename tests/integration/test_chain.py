@@ -50,7 +50,7 @@ def versions(home: Path) -> dict[str, list[str]]:
     return {
         folder.name: sorted(version.name for version in folder.iterdir())
         for folder in store.iterdir()
-        if folder.name not in ("refs", "ledger", ".vlm")
+        if folder.name not in ("refs", "ledger", "data_docs", ".vlm")
     }
 
 

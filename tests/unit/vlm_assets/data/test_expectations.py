@@ -1,185 +1,278 @@
-"""Every expectation of both suites is seen to hold on sound data and to fail on data spoiled for it."""
+"""Every expectation of every suite is seen to hold on sound data and to fail on data spoiled for it."""
 
-import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import dagster as dg
+import great_expectations.expectations as gxe
 import pandas as pd
 import pytest
+from great_expectations.core import ExpectationSuite
 
-from vlm_assets.data.checks import to_result
-from vlm_assets.data.expectations import check, raw_frame, raw_suite, split_frame, split_suite
-from vlm_assets.data.tables import NEAR_DUPLICATES, RAW_ROWS, SPLIT_ROWS, write_json, write_rows
-
-ROWS = 120
-Spoil = dict[str, Any]
-
-
-def raw_row(number: int, **changes: Any) -> dict[str, Any]:
-    row = {
-        "image_id": f"{number:016x}",
-        "sha256": f"{number:064x}",
-        "width": 64,
-        "height": 48,
-        "format": "PNG",
-        "captions": [f"picture number {number}"],
-        "group": f"g{number // 2}",
-        "slots": json.dumps([{"role": f"r{number}"}]),
-        "split": "",
-        "copies": 1,
-    }
-    return {**row, **changes}
-
-
-def split_row(number: int, **changes: Any) -> dict[str, Any]:
-    split = "train" if number < 80 else ("val" if number < 100 else "test")
-    return {**raw_row(number), "split": split, "cluster": f"{number:016x}", **changes}
-
-
-def raw(path: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    write_rows(path / "rows.parquet", RAW_ROWS, rows)
-    return raw_frame(path)
-
-
-def splits(
-    path: Path, rows: list[dict[str, Any]], pairs: list[tuple[int, int]] | None = None, held: Any = None
-) -> pd.DataFrame:
-    near = [{"image_id_a": f"{one:016x}", "image_id_b": f"{two:016x}", "distance": 1.0} for one, two in pairs or []]
-    write_rows(path / "rows.parquet", SPLIT_ROWS, rows)
-    write_rows(path / "near_duplicates.parquet", NEAR_DUPLICATES, near)
-    write_json(path / "summary.json", {"held_out_values": held or {"unseen_role": [{"role": "r119"}]}})
-    return split_frame(path)
-
-
-def failures(outcomes: list[Any]) -> set[tuple[str, str, str]]:
-    return {
-        (outcome.severity, outcome.expectation.removeprefix("expect_column_"), outcome.column)
-        for outcome in outcomes
-        if not outcome.passed
-    }
-
-
-RAW_FAULTS: dict[tuple[str, str, str], Spoil] = {
-    ("critical", "values_to_not_be_null", "image_id"): {"image_id": None},
-    ("critical", "values_to_be_unique", "image_id"): {"image_id": f"{1:016x}"},
-    ("critical", "values_to_match_regex", "sha256"): {"sha256": "XYZ"},
-    ("critical", "values_to_be_between", "width"): {"width": 0},
-    ("critical", "values_to_be_between", "height"): {"height": 0},
-    ("critical", "values_to_be_between", "caption_count"): {"captions": []},
-    ("critical", "values_to_match_regex", "caption"): {"captions": ["  "]},
-    ("critical", "values_to_be_in_set", "one_slot_set_per_caption"): {"slots": "[{}, {}]"},
-    ("critical", "values_to_be_in_set", "split"): {"split": "holdout"},
-    ("warning", "values_to_be_in_set", "format"): {"format": "TIFF"},
-    ("warning", "values_to_be_between", "shorter_side"): {"height": 31},
-    ("warning", "values_to_be_between", "aspect"): {"width": 480},
-    ("warning", "values_to_be_between", "caption_words"): {"captions": ["picture"]},
-}
-MOSTLY = {"shorter_side", "aspect", "caption_words"}  # these forgive single rows
-
-
-@pytest.mark.parametrize("fault", RAW_FAULTS, ids=lambda fault: "-".join(fault))
-def test_each_raw_expectation_fails_on_its_fault(tmp_path: Path, fault: tuple[str, str, str]):
-    spoiled = 20 if fault[2] in MOSTLY else 1
-    rows = [raw_row(number, **(RAW_FAULTS[fault] if number < spoiled else {})) for number in range(ROWS)]
-    assert fault in failures(check(raw(tmp_path, rows), raw_suite()))
-
-
-def test_few_rows_and_equal_captions_are_warned_of(tmp_path: Path):
-    few = failures(check(raw(tmp_path, [raw_row(1)]), raw_suite()))
-    assert few == {("warning", "expect_table_row_count_to_be_between".removeprefix("expect_column_"), "")}
-    same = [raw_row(number, captions=["a picture"]) for number in range(ROWS)]
-    assert failures(check(raw(tmp_path, same), raw_suite())) == {
-        ("warning", "proportion_of_unique_values_to_be_between", "caption")
-    }
-
-
-def test_no_rows_at_all_are_critical(tmp_path: Path):
-    sound = raw(tmp_path, [raw_row(1)])
-    outcomes = check(sound.iloc[:0], raw_suite())
-    assert "critical" in {
-        outcome.severity for outcome in outcomes if "row_count" in outcome.expectation and not outcome.passed
-    }
-
-
-SPLIT_FAULTS: dict[tuple[str, str, str], Spoil] = {
-    ("critical", "values_to_be_unique", "image_id"): {"image_id": f"{1:016x}"},
-    ("critical", "values_to_be_unique", "sha256"): {"sha256": f"{1:064x}"},
-    ("critical", "values_to_not_be_null", "cluster"): {"cluster": None},
-    ("critical", "values_to_match_regex", "split"): {"split": "Train"},
-    ("critical", "values_to_be_between", "caption_count"): {"captions": [], "slots": "[]"},
-    ("critical", "each_cluster_in_one_split", "splits_of_cluster"): {"cluster": f"{100:016x}"},
-    ("critical", "each_group_in_one_split", "splits_of_group"): {"group": "g50"},
-    ("critical", "no_held_out_value_in_training", "trains_on_held_out_value"): {"slots": '[{"role": "r119"}]'},
-    ("warning", "values_to_be_between", "rows_of_split"): {"split": "test_tiny", "cluster": "own"},
-}
-
-
-@pytest.mark.parametrize("fault", SPLIT_FAULTS, ids=lambda fault: "-".join(fault))
-def test_each_split_expectation_fails_on_its_fault(tmp_path: Path, fault: tuple[str, str, str]):
-    rows = [split_row(number, **(SPLIT_FAULTS[fault] if number == 0 else {})) for number in range(ROWS)]
-    found = failures(check(splits(tmp_path, rows), split_suite()))
-    assert fault in {(severity, name.removeprefix("expect_"), column) for severity, name, column in found}
-
-
-def test_a_torn_near_duplicate_is_critical(tmp_path: Path):
-    frame = splits(tmp_path, [split_row(number) for number in range(ROWS)], pairs=[(1, 2), (3, 119)])
-    torn = next(outcome for outcome in check(frame, split_suite()) if outcome.column == "twins_in_other_splits")
-    assert (torn.passed, torn.severity, torn.unexpected_rows) == (False, "critical", 2)
-    assert f"{119:016x}" in torn.observed, "the table names the pictures"
-
-
-@pytest.mark.parametrize(
-    ("renamed", "fault"),
-    [
-        ({"train": "test"}, ("critical", "distinct_values_to_contain_set", "split")),
-        ({"val": "test"}, ("warning", "distinct_values_to_contain_set", "split")),
-        ({"val": "train", "test": "train"}, ("warning", "mean_to_be_between", "trains")),
-    ],
+from tests.unit.vlm_assets.data.artifacts import (
+    ATTRIBUTION,
+    BOS,
+    EOS,
+    MODEL,
+    PAD,
+    ROWS,
+    UNKNOWN,
+    Made,
+    Spoil,
+    rows_with,
+    shard_row,
+    summary_with,
+    write_raw,
+    write_shards,
+    write_splits,
 )
-def test_missing_and_lopsided_splits(tmp_path: Path, renamed: dict[str, str], fault: tuple[str, str, str]):
-    rows = [split_row(number) for number in range(ROWS)]
-    renamed_rows = [{**row, "split": renamed.get(row["split"], row["split"])} for row in rows]
-    assert fault in failures(check(splits(tmp_path, renamed_rows), split_suite()))
+from vlm_assets.data.expectations.raw import raw_suites, raw_tables
+from vlm_assets.data.expectations.shards import shard_suites, shard_tables
+from vlm_assets.data.expectations.splits import split_suites, split_tables
+from vlm_assets.data.expectations.suites import CheckedTable, critical, suite, warning
+from vlm_assets.data.expectations.validate import Outcome, validate
+
+Tables = Callable[[Path, Spoil], list[CheckedTable]]
+Faults = dict[str, dict[str, Spoil]]  # by table, by what the expectation says: data that breaks it
 
 
-def test_one_cluster_that_swallows_the_set_is_warned_of(tmp_path: Path):
-    rows = [split_row(number, **({"cluster": "big"} if number < 60 else {})) for number in range(ROWS)]
-    assert failures(check(splits(tmp_path, rows), split_suite())) == {
-        ("warning", "max_to_be_between", "share_of_cluster")
+def others(**changes: object) -> Spoil:
+    return lambda made: made.others.update(changes)
+
+
+def tokens(**changes: int) -> Spoil:
+    return lambda made: made.summary["tokens"].update(changes)
+
+
+def ids(*token_ids: int) -> Spoil:
+    return rows_with(input_ids=[list(token_ids), [BOS, 7, EOS]])
+
+
+def no_rows(made: Made) -> None:
+    made.rows.clear()
+
+
+def one_file_grown(shards: Path) -> None:
+    """A hole of 210 MB, which takes no room on the disk, between the data and the footer of a file."""
+    file = shards / "val-00000.parquet"
+    data = file.read_bytes()
+    footer = 8 + int.from_bytes(data[-8:-4], "little")
+    with file.open("wb") as out:
+        out.write(data[:-footer])
+        out.seek(210_000_000, 1)
+        out.write(data[-footer:])
+
+
+def one_file_more(shards: Path) -> None:
+    (shards / "train-00001.parquet").write_bytes((shards / "train-00000.parquet").read_bytes())
+
+
+RAW: Faults = {
+    "pictures": {
+        "there is at least one picture": no_rows,
+        "every picture has an id": rows_with(image_id=None),
+        "no two pictures share an id": rows_with(image_id=f"{1:016x}"),
+        "every picture has a digest of its pixels": rows_with(sha256=None),
+        "digests of pixels are sha256 in hexadecimal": rows_with(sha256="XYZ"),
+        "no two pictures have the same pixels": rows_with(2, sha256="0" * 64),
+        "every picture listed is in a pack": others(packed=[]),
+        "every picture has a width": rows_with(width=0),
+        "every picture has a height": rows_with(height=0),
+        "every picture has a caption": rows_with(captions=[], slots="[]"),
+        "slots are declared for all captions of a picture or for none": rows_with(slots="[{}, {}]"),
+        "splits that the source prescribes are train, val or test": rows_with(split="holdout"),
+        "every picture comes from a row of the source": rows_with(copies=0),
+        "there are enough pictures to train and to measure on": lambda made: made.rows.__delitem__(slice(49, None)),
+        "pictures are in a format that is usual for them": rows_with(format="TIFF"),
+        "pictures are not tiny": rows_with(2, height=31),
+        "pictures are not strips": rows_with(2, width=193, height=48),
+    },
+    "captions": {
+        "no caption is blank": rows_with(captions=["a picture", " \t"]),
+        "no picture has a caption twice": rows_with(captions=["a picture", "a picture"]),
+        "captions are sentences, neither single words nor essays": rows_with(7, captions=["picture"]),
+        "no character of a caption was lost in decoding": rows_with(captions=["a caf\N{REPLACEMENT CHARACTER}"]),
+        "captions differ": rows_with(ROWS, captions=["a picture"]),
+    },
+    "source": {
+        "nearly all rows of the source could be used": summary_with(quarantined=3),
+        "copies of a picture are prescribed to one split": summary_with(prescribed_split_conflicts=1),
+        "it is said who made the data and what its licence is": summary_with(attribution={**ATTRIBUTION, "text": ""}),
+    },
+}
+SPLITS: Faults = {
+    "pictures": {
+        "no two pictures share an id": rows_with(image_id=f"{1:016x}"),
+        "no two pictures have the same pixels": rows_with(2, sha256="0" * 64),
+        "every picture is in a split": rows_with(split=None),
+        "splits are train, val, test or test_<name>": rows_with(split="Train"),
+        "there is something to train on": rows_with(ROWS, split="test"),
+        "every picture is in a cluster": rows_with(cluster=None),
+        "every picture has a caption": rows_with(captions=[], slots="[]"),
+        "slots are declared for all captions of a picture or for none": rows_with(slots="[{}, {}]"),
+        "no cluster of near duplicates and group mates is torn between splits": rows_with(cluster=f"{55:016x}"),
+        "no group of the source (sender, product) is torn between splits": rows_with(group="g55"),
+        "no caption that trains says a value held out for a test": rows_with(slots='[{"role": "r119", "age": "old"}]'),
+        "there is a train, a val and a test split": lambda made: [row.update(split="train") for row in made.rows],
+        "between 40 % and 95 % of the pictures train": rows_with(40, split="test"),
+        "no cluster holds more than a fifth of the pictures": rows_with(25, cluster="one"),
+    },
+    "near_duplicates": {"no two near duplicates are in different splits": others(pairs=[(1, 2), (3, 119)])},
+    "splits": {"every split is large enough to measure on": rows_with(19, split="test_unseen_role")},
+    "dropped": {
+        "at most a fifth of the pictures was dropped": others(dropped=[f"gone {number}" for number in range(31)])
+    },
+}
+SHARDS: Faults = {
+    "pictures": {
+        "there is at least one picture": no_rows,
+        "every picture has an id": rows_with(image_id=None),
+        "no picture is in two shards, splits included": lambda made: made.rows.append({**made.rows[0], "split": "val"}),
+        "every picture is in the split that validated_splits gave it": rows_with(split="test"),
+        "every row holds the bytes of a picture": rows_with(image={"bytes": b"", "path": ""}),
+        "every picture has a caption": rows_with(captions=None, input_ids=None),
+        "there is one list of token ids per caption": rows_with(captions=["one", "two", "three"]),
+    },
+    "decoded_sample": {
+        "pictures decode, to RGB": rows_with(image={"bytes": b"\x89PNG\r\n\x1a\n", "path": ""}),
+        "pictures are as wide as the model's input": rows_with(image=shard_row(1, side_px=64)["image"]),
+        "pictures are as high as the model's input": rows_with(image=shard_row(1, side_px=64)["image"]),
+    },
+    "captions": {
+        "token ids start with BOS, as generation does": ids(5, 6, EOS),
+        "token ids end with EOS, at which generation stops": ids(BOS, 5, 6),
+        "captions are no longer than the model takes": ids(BOS, *[5] * 7, EOS),
+        "no token id is negative": ids(BOS, -1, EOS),
+        "all token ids are in the model's vocabulary": ids(BOS, 200, EOS),
+        "there is a word between BOS and EOS": ids(BOS, EOS),
+        "no caption spells out BOS, EOS or padding": ids(BOS, 5, PAD, 6, EOS),
+        "at most half of a caption is unknown to the tokenizer": ids(BOS, UNKNOWN, UNKNOWN, 6, EOS),
+        "the tokenizer knows nearly all words": rows_with(9, input_ids=[[BOS, UNKNOWN, EOS], [BOS, 7, EOS]]),
+    },
+    "files": {
+        "no file is far above the size that readers fetch at once": others(files=one_file_grown),
+        "all files of a split but the last are full": others(files=one_file_more),
+    },
+    "splits": {"every split has as many pictures as validated_splits says": lambda made: made.rows.pop()},
+    "contract": {
+        "pictures and captions were prepared by the model's own contract": summary_with(contract_sha256="0" * 64)
+    },
+    "truncation": {"few captions are longer than the model takes": tokens(truncated_captions=13)},
+}
+
+
+def tables_of_raw(path: Path, spoil: Spoil) -> list[CheckedTable]:
+    return raw_tables(write_raw(path, spoil))
+
+
+def tables_of_splits(path: Path, spoil: Spoil) -> list[CheckedTable]:
+    return split_tables(write_splits(path, spoil))
+
+
+def tables_of_shards(path: Path, spoil: Spoil) -> list[CheckedTable]:
+    write_shards(path, spoil)
+    return shard_tables(path / "shards", path / "splits", MODEL)
+
+
+ARTIFACTS: dict[str, tuple[Tables, Callable[[], list[ExpectationSuite]], Faults]] = {
+    "raw": (tables_of_raw, raw_suites, RAW),
+    "splits": (tables_of_splits, split_suites, SPLITS),
+    "shards": (tables_of_shards, partial(shard_suites, MODEL), SHARDS),
+}
+EVERY_FAULT = [
+    pytest.param(artifact, table, says, id=f"{artifact}: {says}")
+    for artifact, (_, _, faults) in ARTIFACTS.items()
+    for table, of_table in faults.items()
+    for says in of_table
+]
+
+
+def checked(artifact: str, path: Path, spoil: Spoil, table: str = "") -> list[Outcome]:
+    """The outcomes for an artifact spoiled by `spoil`, of one table or of all."""
+    make, suites, _ = ARTIFACTS[artifact]
+    return validate(make(path, spoil), [one for one in suites() if table in ("", one.name)])
+
+
+@pytest.mark.parametrize(("artifact", "table", "says"), EVERY_FAULT)
+def test_each_expectation_fails_on_its_fault(tmp_path: Path, artifact: str, table: str, says: str):
+    (outcome,) = [
+        one for one in checked(artifact, tmp_path, ARTIFACTS[artifact][2][table][says], table) if one.says == says
+    ]
+    assert not outcome.passed
+    if "values" in outcome.expectation or outcome.expectation.endswith(("at_most", "in_one_split")):
+        aggregate = outcome.expectation.endswith(("contain_set", "proportion_of_unique_values_to_be_between"))
+        assert outcome.unexpected_rows > 0 or aggregate, f"it failed of an error: {outcome.observed}"
+        assert outcome.examples or aggregate
+
+
+@pytest.mark.parametrize("artifact", ARTIFACTS)
+def test_sound_data_passes(artifact: str, tmp_path: Path):
+    outcomes = checked(artifact, tmp_path, lambda _: None)
+    assert [outcome for outcome in outcomes if not outcome.passed] == []
+
+
+@pytest.mark.parametrize("artifact", ARTIFACTS)
+def test_every_expectation_has_a_fault_above(artifact: str):
+    _, suites, faults = ARTIFACTS[artifact]
+    written = [(one.name, expectation.description) for one in suites() for expectation in one.expectations]
+    assert written == [(table, says) for table, of_table in faults.items() for says in of_table]
+
+
+@pytest.mark.parametrize("artifact", ARTIFACTS)
+def test_every_expectation_says_what_to_do(artifact: str):
+    for one in ARTIFACTS[artifact][1]():
+        for expectation in one.expectations:
+            assert expectation.severity.value in ("critical", "warning")
+            assert str(expectation.notes).endswith("."), expectation.description
+            assert expectation.description and not expectation.description.endswith(".")
+
+
+def the(says: str, outcomes: Sequence[Outcome]) -> Outcome:
+    return next(outcome for outcome in outcomes if outcome.says == says)
+
+
+def test_a_torn_near_duplicate_names_both_pictures(tmp_path: Path):
+    torn = the(
+        "no two near duplicates are in different splits",
+        checked("splits", tmp_path, others(pairs=[(1, 2), (3, 119), (4, 5)]), "near_duplicates"),
+    )
+    assert (torn.severity, torn.unexpected_rows, torn.observed) == ("critical", 1, "1 of 3 rows (33.3 %)")
+    assert [(one.row, one.value) for one in torn.examples] == [(f"{3:016x} / {119:016x}", "train, test")]
+
+
+def test_a_near_duplicate_that_was_dropped_tears_nothing(tmp_path: Path):
+    assert all(one.passed for one in checked("splits", tmp_path, others(pairs=[(3, 500)]), "near_duplicates"))
+
+
+def test_pictures_without_a_group_are_no_group(tmp_path: Path):
+    outcomes = checked("splits", tmp_path, rows_with(ROWS, group=""), "pictures")
+    assert the("no group of the source (sender, product) is torn between splits", outcomes).passed
+
+
+def test_a_stray_file_of_shards_is_seen_as_duplicates(tmp_path: Path):
+    outcomes = checked("shards", tmp_path, others(files=one_file_more))
+    assert the("no picture is in two shards, splits included", outcomes).unexpected_rows == 160
+    sizes = the("every split has as many pictures as validated_splits says", outcomes)
+    assert [(one.row, one.value) for one in sizes.examples] == [("train", "160, 80")]
+
+
+def test_examples_are_rows_that_break_the_expectation():
+    frame = pd.DataFrame({"image_id": list("abcdefgh"), "n": [1, 2, None, 4, 5, 5, 7, 8], "m": list("xxyyzzzz")})
+    rules = suite(
+        "t",
+        warning(gxe.ExpectColumnValuesToBeBetween, "n is small", "x.", column="n", max_value=4),
+        warning(gxe.ExpectColumnValuesToNotBeNull, "n is there", "x.", column="n"),
+        critical(gxe.ExpectColumnValuesToBeUnique, "n is unique", "x.", column="n"),
+        critical(gxe.ExpectCompoundColumnsToBeUnique, "m n is unique", "x.", column_list=["m", "n"]),
+        critical(gxe.ExpectColumnMaxToBeBetween, "k is small", "x.", column="k", max_value=1),
+        warning(gxe.ExpectColumnDistinctValuesToContainSet, "all of m", "x.", column="m", value_set=["x", "w"]),
+    )
+    outcomes = validate([CheckedTable("t", ("image_id",), frame)], [rules])
+    assert [outcome.says for outcome in outcomes] == [one.description for one in rules.expectations], "in order"
+    rows = {outcome.says: "".join(example.row for example in outcome.examples) for outcome in outcomes}
+    assert rows == {"n is small": "efgh", "n is there": "c", "n is unique": "ef", "m n is unique": "ef"} | {
+        "k is small": "",
+        "all of m": "",
     }
-
-
-def test_sound_data_passes_both_suites(tmp_path: Path):
-    assert not failures(check(raw(tmp_path, [raw_row(number) for number in range(ROWS)]), raw_suite()))
-    assert not failures(check(splits(tmp_path, [split_row(number) for number in range(ROWS)]), split_suite()))
-
-
-def test_every_expectation_of_the_suites_has_a_fault_above():
-    """Expectations without an entry in the tables are those of the tests by name."""
-    by_name = {"table_row_count", "unique_value_proportion", "distinct_values", "mean", "max", "twin"}
-    covered = {(severity, column) for severity, _, column in [*RAW_FAULTS, *SPLIT_FAULTS]}
-    for suite in (raw_suite(), split_suite()):
-        for expectation in suite.expectations:
-            key = (
-                str(getattr(expectation.severity, "value", expectation.severity)),
-                getattr(expectation, "column", ""),
-            )
-            assert key in covered or any(name in expectation.expectation_type for name in by_name | {"proportion"}), key
-
-
-def test_severity_decides_between_error_and_warning(tmp_path: Path):
-    sound = [raw_row(number) for number in range(ROWS)]
-    results = {
-        "sound": to_result(check(raw(tmp_path, sound), raw_suite())),
-        "warned": to_result(check(raw(tmp_path, [*sound, raw_row(500, format="TIFF")]), raw_suite())),
-        "broken": to_result(check(raw(tmp_path, [*sound, raw_row(1)]), raw_suite())),
-    }
-    assert {name: (result.passed, result.severity) for name, result in results.items()} == {
-        "sound": (True, dg.AssetCheckSeverity.WARN),
-        "warned": (False, dg.AssetCheckSeverity.WARN),
-        "broken": (False, dg.AssetCheckSeverity.ERROR),
-    }
-    table = results["broken"].metadata["expectations"]
-    assert isinstance(table, dg.TableMetadataValue) and len(table.records) == len(raw_suite().expectations)
-    assert "values_to_be_unique of image_id" in (results["broken"].description or "")
+    assert 'column "k" in BatchData does not exist' in the("k is small", outcomes).observed
+    assert the("all of m", outcomes).observed == "missing: w"

@@ -1,0 +1,142 @@
+"""The checks in real runs: critical failures stop what is downstream, warnings do not; the page is in the store."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+import vlm_assets.data.raw as raw
+import vlm_assets.data.shards as shards
+from tests.tiny import tiny_bundle
+from tests.unit.vlm_assets.data.pictures import write_folder
+from vlm_assets.contracts import ArtifactRef, Recipe
+from vlm_assets.data.assets import raw_dataset, tokenized_shards, validated_splits
+from vlm_assets.data.checks import raw_expectations, shard_expectations, split_expectations
+from vlm_assets.resources import RefIOManager, StoreResource, TrackerResource
+
+ENOUGH, FEW = 60, 30
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def run(tmp_path: Path, instance: dg.DagsterInstance, count: int = ENOUGH, **options: Any) -> dg.ExecuteInProcessResult:
+    """A folder of `count` pictures through the data stage and something that trains on it, with all checks."""
+    store = StoreResource(root=str(tmp_path / "store"))
+    folder = tmp_path / "in"
+    write_folder(folder, [{"file_name": f"{n}.png", "text": f"a red square number {n}"} for n in range(count)])
+
+    @dg.asset
+    def base_model():
+        built = store.open().build(Recipe("base_model", "1"), lambda draft: tiny_bundle(draft.path / "bundle"))
+        return dg.MaterializeResult(value=built.ref)
+
+    @dg.asset
+    def trained(tokenized_shards: ArtifactRef) -> None:
+        """What must not start on faulty shards."""
+
+    assets = [raw_dataset, validated_splits, base_model, tokenized_shards, trained]
+    return dg.materialize(
+        [*assets, raw_expectations, split_expectations, shard_expectations],
+        instance=instance,
+        resources={"store": store, "tracker": TrackerResource(), "io_manager": RefIOManager(store=store)},
+        run_config={"ops": {"raw_dataset": {"config": {"source": {"image_folder": {"path": str(folder)}}}}}},
+        raise_on_error=False,
+        **options,
+    )
+
+
+def verdicts(result: dg.ExecuteInProcessResult) -> dict[str, tuple[bool, str]]:
+    return {one.check_name: (one.passed, one.severity.value) for one in result.get_asset_check_evaluations()}
+
+
+def made(result: dg.ExecuteInProcessResult) -> set[str]:
+    return {event.step_key for event in result.get_asset_materialization_events() if event.step_key}
+
+
+def metadata_of(result: dg.ExecuteInProcessResult, check: str) -> dict[str, Any]:
+    (evaluation,) = [one for one in result.get_asset_check_evaluations() if one.check_name == check]
+    return {"description": evaluation.description, **{name: value.value for name, value in evaluation.metadata.items()}}
+
+
+def test_warnings_stop_nothing(tmp_path: Path, instance: dg.DagsterInstance):
+    result = run(tmp_path, instance, FEW)
+    assert result.success and "trained" in made(result)
+    found = verdicts(result)
+    assert found["raw_expectations"] == found["split_expectations"] == (False, "WARN")
+    raw_check = metadata_of(result, "raw_expectations")
+    assert raw_check["failed_critical"] == 0 and raw_check["failed_warnings"] >= 1
+    assert "there are enough pictures to train and to measure on (pictures: 30)" in raw_check["description"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "change", "check", "stopped"),
+    [
+        (raw, "write_rows", {"image_id": "same"}, "raw_expectations", "validated_splits"),
+        (shards, "shard_row", {"input_ids": [[1, 2]]}, "shard_expectations", "trained"),
+    ],
+)
+def test_a_critical_failure_stops_what_is_downstream(
+    tmp_path: Path,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    name: str,
+    change: dict[str, Any],
+    check: str,
+    stopped: str,
+):
+    """Spoil what is stored as a bug in the stage would; the check must not let it pass."""
+    original = getattr(module, name)
+
+    def spoiled(*arguments: Any) -> Any:
+        if name == "shard_row":
+            return {**original(*arguments), **change}
+        path, schema, rows = arguments
+        if path.name == "rows.parquet":
+            rows = [{**row, **change} for row in rows]
+        return original(path, schema, rows)
+
+    monkeypatch.setattr(module, name, spoiled)
+    result = run(tmp_path, instance)
+    assert not result.success
+    assert verdicts(result)[check] == (False, "ERROR")
+    assert stopped not in made(result)
+    shown = metadata_of(result, check)
+    assert shown["failed_critical"] >= 1 and shown["description"].startswith("not so: ")
+    page = Path(shown["data_docs"]).read_text()
+    assert "not hold" in page and "stops the run" in page
+
+
+def test_the_metadata_has_a_row_per_expectation_and_the_page_is_in_the_store(
+    tmp_path: Path, instance: dg.DagsterInstance
+):
+    from vlm_assets.data.expectations.raw import raw_suites
+
+    result = run(tmp_path, instance, FEW)
+    shown = metadata_of(result, "raw_expectations")
+    count = sum(len(one.expectations) for one in raw_suites())
+    records = [record.data for record in shown["expectations"].records]
+    assert len(records) == count
+    few = next(record for record in records if record["says"].startswith("there are enough"))
+    assert (few["ok"], few["severity"], few["observed"], few["limit"]) == (False, "warning", "30", "at least 50")
+    ref = result.output_for_node("raw_dataset")
+    assert shown["data_docs"] == str(tmp_path / "store" / "data_docs" / "raw_dataset" / f"{ref.version}.html")
+    assert f"{count - 1} of {count}" in Path(shown["data_docs"]).read_text()
+
+
+def test_the_shards_are_checked_against_what_they_were_made_from(tmp_path: Path, instance: dg.DagsterInstance):
+    """Not against the newest splits: a check run later, when there are others, says the same."""
+    first = run(tmp_path, instance)
+    assert verdicts(first)["shard_expectations"][1] == "WARN" and first.success
+    ref = first.output_for_node("tokenized_shards")
+    store = StoreResource(root=str(tmp_path / "store"))
+    run(tmp_path, instance, FEW)
+    again = shard_expectations(store, ref)
+    assert isinstance(again, dg.AssetCheckResult)
+    assert again.metadata["failed_critical"].value == 0
