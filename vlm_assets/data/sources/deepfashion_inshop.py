@@ -25,7 +25,7 @@ STATUS = {"train": "train", "query": "test", "gallery": "test"}
 ITEM_ID = re.compile(r"id_\d{8}")
 PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.webp")
 SEGMENTATION = "_segment."  # 02_1_front_segment.png is a mask, no picture
-SENTENCE_END = re.compile(r"(?<=[a-z)\"'”’][.!?])\s+(?=[A-Z\"'“‘])")  # not within "a 5.5 in. heel"
+SENTENCE = re.compile(r".+?(?<!\b[A-Z])[.!?][\"'”’)]*(?=\s+[\"'“‘(A-Z])", re.DOTALL)  # not "5.5 in. heel", "J. Crew"
 
 SHOWN_CHARACTERS = 80
 
@@ -105,9 +105,10 @@ def read_items(where: str, document: object, text: Text) -> dict[str, Item]:
 
 def caption_of(lines: Sequence[str], text: Text) -> str:
     """The caption in a shop's description: its first sentence, or all of it; "" if it is empty."""
-    if not lines:
-        return ""
-    return " ".join(lines) if text == "whole" else SENTENCE_END.split(lines[0], maxsplit=1)[0]
+    if text == "whole" or not lines:
+        return " ".join(lines)
+    sentence = SENTENCE.match(lines[0])
+    return sentence[0] if sentence else lines[0]
 
 
 def read_partition(listing: Listing, *, honoured: bool) -> list[ItemPicture]:
