@@ -14,9 +14,10 @@ import dagster as dg
 
 from vlm_assets.contracts import ArtifactRef
 from vlm_assets.dead_runs import end_dead_runs
-from vlm_assets.errors import StoreError
+from vlm_assets.errors import ConfigError, StoreError
 from vlm_assets.store import Backend, Store
 from vlm_assets.training.tracking import TrackedRun, register_version, tracked_run
+from vlm_assets.training.wandb_tracking import WandbRun, wandb_run
 
 OPTIONAL = "optional"  # an input's metadata: its asset can do without a materialized parent
 
@@ -57,18 +58,29 @@ class StoreResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
 
 
 class TrackerResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
-    """MLflow through dagster-mlflow, imported on first use. `uri` empty: MLFLOW_TRACKING_URI, or SQLite in the home."""
+    """MLflow through dagster-mlflow, imported on first use. `uri` empty: MLFLOW_TRACKING_URI, or SQLite in the home.
+
+    `kind` wandb (or VLM_TRACKER=wandb) sends runs to Weights & Biases; the model registry stays MLflow's.
+    """
 
     uri: str = ""
     experiment: str = "captioner"
+    kind: str = ""
 
     def address(self) -> str:
         """The tracking URI in force."""
         return self.uri or tracking_uri()
 
     @contextmanager
-    def run(self, context: dg.AssetExecutionContext, stage: str) -> Iterator[TrackedRun]:
-        """The MLflow run of this Dagster run, active for `stage`; FAILED if the body raises."""
+    def run(self, context: dg.AssetExecutionContext, stage: str) -> Iterator[TrackedRun | WandbRun]:
+        """The tracker's run of this Dagster run, active for `stage`; FAILED if the body raises."""
+        kind = self.kind or os.environ.get("VLM_TRACKER") or "mlflow"
+        if kind not in ("mlflow", "wandb"):
+            raise ConfigError(f"VLM_TRACKER is {kind!r}; it takes mlflow or wandb.")
+        if kind == "wandb":
+            with wandb_run(context, self.experiment, stage, home()) as run:
+                yield run
+            return
         with tracked_run(context, self.address(), self.experiment, stage) as run:
             yield run
 

@@ -25,9 +25,7 @@ def adapt(model: BlipForConditionalGeneration, settings: TrainSettings) -> Any:
 
 def merge(model: Any) -> BlipForConditionalGeneration:
     """The plain BLIP again: LoRA's additions become part of the weights they were added to."""
-    merged: Any = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    merged.gradient_checkpointing_disable()
-    return merged
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def plain(model: Any) -> BlipForConditionalGeneration:

@@ -63,13 +63,15 @@ def finetuned_model(
     def write(draft: Any) -> None:
         with tracker.run(context, "finetuned_model") as run:
             run.log_params({**config.model_dump(), **lineage})
+            run.set_tags({"data_version": tokenized_shards.version, "code_version": CODE_VERSION})
             base, shards, raw = (opened.directory(ref) for ref in (base_model, tokenized_shards, raw_dataset))
-            lineage_of_run = lineage | {"dagster_run": context.run_id, "mlflow_run": run.run_id}
+            lineage_of_run = lineage | {"dagster_run": context.run_id, f"{run.kind}_run": run.run_id}
             summary = write_candidate(
                 draft.path, base, shards, raw, config, lineage_of_run, opened.scratch(recipe), context.log.info,
                 _metric(run),
             )  # fmt: skip
             run.log_artifact(draft.path / CURVES)
+            run.set_tags({"bundle_version": summary["bundle_version"], "artifact_version": recipe.version})
             draft.counts.update(parameters=summary["parameters"], pairs=summary["pairs"])
 
     built = opened.build(recipe, write)
@@ -100,6 +102,8 @@ def _candidate_metadata(path: Path, bundle: dict[str, Any]) -> dict[str, Any]:
         "pairs": summary["pairs"],
         "train_loss": summary["train_loss"][-1][1] if summary["train_loss"] else None,
         "val_loss": summary["val_loss"][-1][1] if summary["val_loss"] else None,
+        "val_cider": dict(summary["val_cider"]).get(summary["kept_step"]),
+        "kept_step": summary["kept_step"],
         "pictures_per_s": round(summary["pictures_per_s"], 1),
         "seconds": round(summary["seconds"], 1),
         "resumed_from_step": summary["resumed_from_step"],

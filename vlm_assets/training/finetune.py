@@ -82,21 +82,30 @@ def check_contract(model: Mapping[str, Any], shards: Mapping[str, Any]) -> None:
 
 
 def plot_curves(summary: Mapping[str, Any], path: Path) -> None:
-    """Training and validation loss over steps, as a small PNG."""
+    """Training and validation loss and validation CIDEr over steps, as a small PNG; a line marks the step kept."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.0), dpi=90, layout="constrained")
+    judged = bool(summary["val_cider"])
+    figure = Figure(figsize=(9.6 if judged else 6.4, 3.0), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    panels: list[Any] = list(figure.subplots(1, 1 + judged, squeeze=False)[0])
+    axes = panels[0]
     for name, label, style in (("train_loss", "train", "-"), ("val_loss", "validation", "o-")):
         if summary[name]:
             axes.plot(*zip(*summary[name], strict=True), style, label=label, markersize=4)
-    axes.set_xlabel("step")
     axes.set_ylabel("loss per token (label smoothing included)")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+    if judged:
+        panels[1].plot(*zip(*summary["val_cider"], strict=True), "o-", color="C2", markersize=4)
+        panels[1].axvline(summary["kept_step"], color="grey", linestyle=":", label=f"kept: step {summary['kept_step']}")
+        panels[1].set_ylabel("validation CIDEr (0 to 10)")
+        panels[1].set_ylim(bottom=0)
+        panels[1].legend(frameon=False)
+    for panel in panels:
+        panel.set_xlabel("step")
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 
 

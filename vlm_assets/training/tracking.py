@@ -28,11 +28,16 @@ class TrackedRun:
     mlflow: Any
     run_id: str
     uri: str
+    kind: str = "mlflow"
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record settings; those already recorded in this run are left alone (MLflow refuses to change them)."""
         known = self.mlflow.active_run().data.params
         self.mlflow.log_params({key: value for key, value in params.items() if key not in known})
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record what the run can be found by: versions of data and code, the Dagster run."""
+        self.mlflow.set_tags(dict(tags))
 
     def log_metric(self, name: str, value: float, step: int = 0) -> None:
         """Record one point of a curve."""
@@ -53,7 +58,7 @@ def tracked_run(context: dg.AssetExecutionContext, uri: str, experiment: str, st
     mlf = _open(context, uri, experiment)
     run_id = mlf.active_run().info.run_id
     try:
-        mlf.set_tag("stage", stage)
+        mlf.set_tags({"stage": stage, "dagster_run": context.run.run_id})
         yield TrackedRun(mlf, run_id, uri)
     except KeyboardInterrupt:
         mlf.end_run(status="KILLED")
@@ -70,8 +75,10 @@ def _open(context: dg.AssetExecutionContext, uri: str, experiment: str) -> Any:
     import warnings
 
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    for name in ("alembic", "mlflow.store.db.utils"):  # schema migrations of a fresh database, line by line
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # schema migrations of a fresh database, line by line; the start and end of system metrics; a GPU that is not there
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics"):
+        logging.getLogger(name).setLevel(logging.WARNING if name != "mlflow.system_metrics" else logging.ERROR)
+    os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
     from dagster_mlflow.resources import MlFlow
     from mlflow.exceptions import MlflowException
 

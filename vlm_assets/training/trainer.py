@@ -69,6 +69,8 @@ def train(
         trainer.add_callback(callback)
     _run(trainer, settings, scratch, result, log)
     merge(adapted)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_disable()
     return result
 
 
