@@ -52,6 +52,8 @@ def decoded_lines(file: BinaryIO, where: str) -> Iterator[str]:
     """The lines of a UTF-8 file with their endings, without a byte order mark; SourceError names a faulty line."""
     for number, raw in enumerate(file, start=1):
         line = raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw
+        if 0 in line:
+            raise SourceError(f"{where}:{number}: not text (a NUL at byte {line.index(0)}). Save the file as UTF-8.")
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -68,12 +70,14 @@ def _read_json_lines(file: BinaryIO, where: str) -> Iterator[Record]:
 
 def _json_object(line: str, where: str) -> Mapping[str, Any]:
     try:
-        value = json.loads(line)
+        value = json.loads(line.rstrip())
     except json.JSONDecodeError as error:
         raise SourceError(
             f"{where}: not a JSON object ({error.msg} at column {error.colno}). Each line is one object, such as "
             f"{JSON_EXAMPLE}."
         ) from error
+    except (RecursionError, ValueError) as error:  # nested a thousand deep, a number of thousands of digits
+        raise SourceError(f"{where}: not a JSON object ({error}). Each line is one object.") from error
     if not isinstance(value, dict):
         raise SourceError(
             f"{where}: not a JSON object: {line[:80]!r}. Each line is one object, such as {JSON_EXAMPLE}."

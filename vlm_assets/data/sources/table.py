@@ -142,6 +142,9 @@ class TableSource:
             return
         values = {column: text_of(record.values.get(column)) for column in self._columns}
         name = self._name(values[self.config.picture_column])
+        if not name:
+            entries.add_unusable(where, "missing_picture", f"'{self.config.picture_column}' is empty")
+            return
         where = f"{where} {name}"
         for column, skipped in self.config.skip_where.items():
             if values[column] in skipped:
@@ -208,7 +211,7 @@ class TableSource:
         named = [entry.file_name for entry in entries if not entry.reason]
         if not named or any(name in self._listing for name in named):
             return
-        longer = [other for other in self._listing if named[0] and other.rpartition(".")[0] == named[0]]
+        longer = [other for other in self._listing if other.rpartition(".")[0] == named[0]]
         hint = f" There is {longer[0]!r}: set extension to {_suffix(longer[0])!r}." if longer else ""
         raise SourceError(
             f"None of the {len(named):,} pictures that {self.where} names is in {self.pictures.uri}; the first is "
