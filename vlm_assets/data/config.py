@@ -1,10 +1,10 @@
 """Run config of the data stage. The defaults are the embedded default: OpenMoji's people in their roles."""
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vlm_assets.data.dedup import Thresholds
-from vlm_assets.data.quality import QualityLimits
+from vlm_assets.data.quality import FLAGS, QualityLimits
 from vlm_assets.data.sources.coco import CocoConfig
 from vlm_assets.data.sources.deepfashion import DeepFashionConfig
 from vlm_assets.data.sources.flickr30k import Flickr30kConfig
@@ -63,6 +63,31 @@ class SplitConfig(dg.Config):
     )
     min_caption_characters: int = Field(default=2, ge=1, description="shorter captions are dropped")
     max_caption_characters: int = Field(default=500, ge=1, description="longer captions are dropped")
+    min_sharpness: float = Field(
+        default=30.0, ge=0, description="blurred pictures (variance of the Laplacian at 256 px below this) are flagged"
+    )
+    min_brightness: float = Field(default=0.1, ge=0, le=1, description="darker pictures (mean of 0..1) are flagged")
+    max_brightness: float = Field(default=0.97, ge=0, le=1, description="brighter pictures are flagged")
+    min_contrast: float = Field(
+        default=0.03, ge=0, le=0.5, description="pictures with less contrast (standard deviation of 0..1) are flagged"
+    )
+    max_caption_tokens: int = Field(
+        default=40,
+        ge=3,
+        description="captions that need more are flagged, by a lower bound; the base model's own limit cuts them",
+    )
+    max_caption_share: float = Field(
+        default=0.05, gt=0, le=1, description="one caption on more than this share of the pictures is flagged"
+    )
+    max_phrase_share: float = Field(
+        default=0.5, gt=0, le=1, description="the same words around more than this share of the captions are flagged"
+    )
+    drop_flagged: list[str] = Field(
+        default=[],
+        description="flags that drop the picture or caption as well, such as blurred or has_sku. Dropped in any case: "
+        "pictures too small, too elongated or without content; captions with a length out of bounds, with HTML, URLs, "
+        "e-mail addresses, telephone numbers or wrongly decoded text, and file names in place of captions",
+    )
     near_duplicate_mean_levels: float = Field(
         default=3.0,
         ge=0,
@@ -90,6 +115,14 @@ class SplitConfig(dg.Config):
     )
     seed: int = Field(default=0, ge=0, description="another seed, another split")
 
+    @field_validator("drop_flagged")
+    @classmethod
+    def _known_flags(cls, names: list[str]) -> list[str]:
+        unknown = [name for name in names if name not in FLAGS]
+        if unknown:
+            raise ValueError(f"unknown flag {', '.join(unknown)}; there are {', '.join(FLAGS)}")
+        return names
+
     def settings(self) -> SplitSettings:
         """The same, in terms of the data stage."""
         holdouts = tuple(Holdout(item.name, tuple(item.slots), item.fraction) for item in self.holdouts)
@@ -100,6 +133,14 @@ class SplitConfig(dg.Config):
                 self.min_entropy_bits,
                 self.min_caption_characters,
                 self.max_caption_characters,
+                self.min_sharpness,
+                self.min_brightness,
+                self.max_brightness,
+                self.min_contrast,
+                self.max_caption_tokens,
+                self.max_caption_share,
+                self.max_phrase_share,
+                tuple(self.drop_flagged),
             ),
             Thresholds(self.near_duplicate_mean_levels, self.near_duplicate_cell_levels),
             SplitPlan(self.train_fraction, self.val_fraction, self.test_fraction, holdouts, self.seed),

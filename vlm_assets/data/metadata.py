@@ -12,6 +12,7 @@ from vlm_assets.data.previews import as_markdown
 from vlm_assets.data.tables import Row, read_json, read_rows
 
 SAMPLE_ROWS = 5
+SHOWN_ROWS = 20
 Metadata = dict[str, Any]
 
 
@@ -23,6 +24,9 @@ def raw_metadata(ref: ArtifactRef, path: Path) -> Metadata:
         "captions": summary["captions"],
         "merged_source_rows": summary["merged_rows"],
         "quarantined": count_table(summary["quarantined_by_reason"], "reason"),
+        "quarantined_rows": table(read_rows(path / "quarantine.parquet")[:SHOWN_ROWS]),
+        "empty_captions": summary["empty_captions"],
+        "picture_files": count_table(summary["files"], "file"),
         "licence": summary["attribution"]["text"],
         "sample": _sample(read_rows(path / "rows.parquet", ["image_id", "captions", "width", "height"])),
         "contact_sheet": dg.MetadataValue.md(as_markdown(path / "contact_sheet.png")),
@@ -36,7 +40,9 @@ def split_metadata(ref: ArtifactRef, path: Path) -> Metadata:
     return {
         **_common(ref, path, path / "rows.parquet", summary["pictures"]),
         "splits": count_table(summary["splits"], "split"),
-        "dropped": count_table(summary["dropped_by_reason"], "reason"),
+        "dropped": reason_table(summary["dropped_by_reason"], summary["dropped_examples"]),
+        "flagged": reason_table(summary["flagged_by_reason"], summary["flagged_examples"]),
+        "signals": table([{"signal": name, **values} for name, values in summary["signals"].items()]),
         "near_duplicate_pairs": summary["near_duplicate_pairs"],
         "leaks_avoided": f"a row-level random split would have put twins or group mates of "
         f"{naive['leaked_test_rows']:,} of {naive['test_rows']:,} test rows into train",
@@ -44,6 +50,11 @@ def split_metadata(ref: ArtifactRef, path: Path) -> Metadata:
         "sample": _sample(read_rows(path / "rows.parquet", ["image_id", "split", "captions", "cluster"])),
         "split_balance": dg.MetadataValue.md(as_markdown(path / "split_balance.png")),
         "caption_lengths": dg.MetadataValue.md(as_markdown(path / "caption_lengths.png")),
+        **{
+            name: dg.MetadataValue.md(as_markdown(path / f"{name}.png"))
+            for name in ("dropped_pictures", "flagged_pictures")
+            if (path / f"{name}.png").is_file()
+        },
     }
 
 
@@ -68,6 +79,17 @@ def count_table(counts: Mapping[str, int], name: str) -> dg.TableMetadataValue:
     """Counts as a table, in the order given."""
     schema = dg.TableSchema([dg.TableColumn(name, "string"), dg.TableColumn("count", "int")])
     records = [dg.TableRecord({name: key, "count": count}) for key, count in counts.items()]
+    return dg.MetadataValue.table(records, schema)
+
+
+def reason_table(counts: Mapping[str, int], examples: Mapping[str, Sequence[str]]) -> dg.TableMetadataValue:
+    """Counts by reason, most frequent first, with the first few cases of each."""
+    columns = {"reason": "string", "count": "int", "examples": "string"}
+    records = [
+        dg.TableRecord({"reason": reason, "count": count, "examples": "; ".join(examples[reason])})
+        for reason, count in counts.items()
+    ]
+    schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
     return dg.MetadataValue.table(records, schema)
 
 

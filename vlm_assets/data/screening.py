@@ -1,88 +1,115 @@
 """Which pictures and captions of a snapshot are good enough, with the signature by which twins are found later.
 
-Each picture is decoded once. Everything left out is accounted for by reason.
+Each picture is decoded once. Everything left out, and everything doubtful, is accounted for by reason.
 """
 
 import json
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlm_assets.data.caption_quality import caption_faults
+from vlm_assets.data.corpus_quality import conflicting_captions, flag_corpus
 from vlm_assets.data.dedup import Signature, signature
-from vlm_assets.data.quality import Fault, QualityLimits, caption_fault, picture_fault
+from vlm_assets.data.findings import Findings
+from vlm_assets.data.picture_file import read_picture
+from vlm_assets.data.quality import Fault, PictureSignals, QualityLimits, measure, picture_faults
 from vlm_assets.data.tables import read_rows, stream_pictures
+from vlm_assets.data.workers import in_order
 from vlm_assets.progress import Progress
 from vlm_serving.errors import PictureError
-from vlm_serving.images import decode_picture
 
 
-class Dropped:
-    """What was left out, and why: whole pictures, and single captions of pictures that stay."""
+@dataclass
+class Screened:
+    """Rows that passed, in the source's order, with their signals and flags; their signatures; what was found."""
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, str]] = []
-
-    def add(self, image_id: str, fault: Fault, caption: str = "") -> None:
-        """Account for one picture, or for one of its captions."""
-        self.rows.append({"image_id": image_id, "caption": caption, "reason": fault.reason, "detail": fault.detail})
-
-    def reasons(self) -> dict[str, int]:
-        """Counts by reason, most frequent first."""
-        return dict(Counter(row["reason"] for row in self.rows).most_common())
+    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    signatures: list[Signature] = field(default_factory=list[Signature])
+    dropped: Findings = field(default_factory=Findings)
+    flagged: Findings = field(default_factory=Findings)
 
 
 @dataclass(frozen=True)
-class Screened:
-    """Rows that passed, in the source's order, their signatures, and what did not pass."""
+class Inspection:
+    """What one decoding of a picture gave."""
 
-    rows: list[dict[str, Any]]
-    signatures: list[Signature]
-    dropped: Dropped
+    signals: PictureSignals
+    signature: Signature
 
 
 def screen(raw: Path, limits: QualityLimits, log: Callable[[str], object]) -> Screened:
     """Judge every picture and caption of the snapshot in `raw`."""
-    dropped = Dropped()
+    screened = Screened()
     rows = read_rows(raw / "rows.parquet")
-    good = {row["sha256"]: row for row in rows if _keep_good_captions(row, limits, dropped)}
-    signatures: dict[str, Signature] = {}
-    progress = Progress("compare", len(rows), log)
-    for sha256, data in stream_pictures(raw):
+    good = {row["sha256"]: row for row in rows if _keep_good_captions(row, limits, screened)}
+    inspected: dict[str, Signature] = {}
+    for sha256, found in _inspections(raw, good, log):
+        row = good[sha256]
+        if isinstance(found, Fault):
+            screened.dropped.add(row, found)
+        elif _keep_good_picture(row, found.signals, limits, screened):
+            inspected[sha256] = found.signature
+    screened.rows = [row for row in rows if row["sha256"] in inspected]
+    screened.signatures = [inspected[row["sha256"]] for row in screened.rows]
+    screened.flagged.keep({row["image_id"] for row in screened.rows})
+    flag_corpus(screened.rows, limits, screened.flagged)
+    return screened
+
+
+def _inspections(
+    raw: Path, good: dict[str, dict[str, Any]], log: Callable[[str], object]
+) -> Iterator[tuple[str, Inspection | Fault]]:
+    progress = Progress("inspect", len(good), log)
+    pictures = ((sha256, data) for sha256, data in stream_pictures(raw) if sha256 in good)
+    for (sha256, _), found in in_order(lambda item: _inspect(item[1]), pictures):
         progress.advance()
-        if sha256 in good:
-            found = _inspect(data, limits)
-            if isinstance(found, Fault):
-                dropped.add(good[sha256]["image_id"], found)
-            else:
-                signatures[sha256] = found
+        yield sha256, found
     progress.done()
-    usable = [row for row in rows if row["sha256"] in signatures]
-    return Screened(usable, [signatures[row["sha256"]] for row in usable], dropped)
 
 
-def _inspect(data: bytes, limits: QualityLimits) -> Signature | Fault:
+def _inspect(data: bytes) -> Inspection | Fault:
     try:
-        picture = decode_picture(data)
+        _, picture = read_picture(data)
     except PictureError as error:
         return Fault("undecodable", str(error))
-    return picture_fault(picture, limits) or signature(picture)
+    return Inspection(measure(picture), signature(picture))
 
 
-def _keep_good_captions(row: dict[str, Any], limits: QualityLimits, dropped: Dropped) -> bool:
+def _keep_good_picture(row: dict[str, Any], signals: PictureSignals, limits: QualityLimits, screened: Screened) -> bool:
+    """Note the signals and flags in the row; False if the picture is dropped, for the first reason to do so."""
+    conflict = conflicting_captions(row)
+    faults = [*picture_faults(row, signals, limits), *([conflict] if conflict else [])]
+    fatal = next((fault for fault in faults if fault.drops(limits)), None)
+    if fatal is not None:
+        screened.dropped.add(row, fatal)
+        return False
+    for fault in faults:
+        screened.flagged.add(row, fault)
+    row |= asdict(signals)
+    row["flags"] = list(dict.fromkeys([*row["flags"], *(fault.reason for fault in faults)]))
+    return True
+
+
+def _keep_good_captions(row: dict[str, Any], limits: QualityLimits, screened: Screened) -> bool:
     """Take the faulty captions, with their slots, out of the row; False if none is left."""
     slots: list[Any] = json.loads(row["slots"]) or [{}] * len(row["captions"])
-    good: list[tuple[str, Any]] = []
-    for caption, said in zip(row["captions"], slots, strict=True):
-        fault = caption_fault(caption, limits)
-        if fault:
-            dropped.add(row["image_id"], fault, caption)
-        else:
-            good.append((caption, said))
-    row["captions"] = [caption for caption, _ in good]
-    if any(said for _, said in good):
-        row["slots"] = json.dumps([said for _, said in good], ensure_ascii=False)
+    good: list[tuple[str, Any, int]] = []
+    row["flags"] = []
+    for caption, said, number in zip(row["captions"], slots, row["caption_rows"], strict=True):
+        faults = caption_faults(caption, row["file_name"], limits)
+        if faults and faults[0].drops(limits):
+            screened.dropped.add(row, faults[0], caption)
+            continue
+        for fault in faults:
+            screened.flagged.add(row, fault, caption)
+            row["flags"].append(fault.reason)
+        good.append((caption, said, number))
+    row["captions"] = [caption for caption, _, _ in good]
+    row["caption_rows"] = [number for _, _, number in good]
+    if any(said for _, said, _ in good):
+        row["slots"] = json.dumps([said for _, said, _ in good], ensure_ascii=False)
     if not good:
-        dropped.add(row["image_id"], Fault("no_caption_left", "all captions were dropped"))
+        screened.dropped.add(row, Fault("no_caption_left", "all captions were dropped"))
     return bool(good)

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vlm_assets.data.dedup import NearDuplicate, Thresholds, near_duplicates
+from vlm_assets.data.findings import Findings
 from vlm_assets.data.previews import write_caption_lengths, write_split_balance
 from vlm_assets.data.quality import Fault, QualityLimits
-from vlm_assets.data.screening import Dropped, screen
+from vlm_assets.data.screening import Screened, screen
 from vlm_assets.data.split import (
     Assignment,
     Candidate,
@@ -23,7 +26,9 @@ from vlm_assets.data.split import (
 )
 from vlm_assets.data.tables import (
     DROPPED,
+    FLAGGED,
     NEAR_DUPLICATES,
+    SIGNALS,
     SPLIT_ROWS,
     Row,
     read_json,
@@ -64,8 +69,11 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
     _check_counts(counts, plan)
     write_rows(directory / "rows.parquet", SPLIT_ROWS, kept)
     write_rows(directory / "dropped.parquet", DROPPED, dropped.rows)
+    write_rows(directory / "flagged.parquet", FLAGGED, screened.flagged.rows)
+    dropped.write_sheet(raw, directory / "dropped_pictures.png")
+    screened.flagged.write_sheet(raw, directory / "flagged_pictures.png")
     write_rows(directory / "near_duplicates.parquet", NEAR_DUPLICATES, _pair_rows(rows, pairs))
-    write_json(directory / "summary.json", _summary(raw, kept, counts, dropped, pairs, plan))
+    write_json(directory / "summary.json", _summary(raw, kept, counts, screened, pairs, plan))
     write_split_balance(directory / "split_balance.png", counts)
     write_caption_lengths(
         directory / "caption_lengths.png", [len(caption.split()) for row in kept for caption in row["captions"]]
@@ -85,10 +93,10 @@ def _candidates(rows: Sequence[Row], pairs: Sequence[NearDuplicate]) -> list[Can
     ]
 
 
-def _kept(rows: Sequence[Row], assignment: Assignment, dropped: Dropped) -> list[dict[str, Any]]:
+def _kept(rows: Sequence[Row], assignment: Assignment, dropped: Findings) -> list[dict[str, Any]]:
     for position, splits in assignment.dropped.items():
         fault = Fault("would_tie_splits", f"near duplicate or group mate of rows in {' and '.join(splits)}")
-        dropped.add(rows[position]["image_id"], fault)
+        dropped.add(rows[position], fault)
     return [
         {**rows[position], "split": split, "cluster": assignment.cluster[position]}
         for position, split in assignment.split.items()
@@ -119,7 +127,7 @@ def _summary(
     raw: Path,
     kept: Sequence[Row],
     counts: Mapping[str, int],
-    dropped: Dropped,
+    screened: Screened,
     pairs: Sequence[NearDuplicate],
     plan: SplitPlan,
 ) -> dict[str, Any]:
@@ -129,7 +137,11 @@ def _summary(
         "pictures": len(kept),
         "captions": sum(len(row["captions"]) for row in kept),
         "splits": dict(counts),
-        "dropped_by_reason": dropped.reasons(),
+        "dropped_by_reason": screened.dropped.reasons(),
+        "dropped_examples": screened.dropped.examples(),
+        "flagged_by_reason": screened.flagged.reasons(),
+        "flagged_examples": screened.flagged.examples(),
+        "signals": signal_ranges(kept),
         "near_duplicate_pairs": len(pairs),
         "clusters": len({row["cluster"] for row in kept}),
         "naive_split": {"leaked_test_rows": leaked, "test_rows": tests},
@@ -152,6 +164,16 @@ def held_out_values(rows: Sequence[Row], plan: SplitPlan) -> dict[str, list[dict
         held = sorted(value for value in values if unit_hash(plan.seed, holdout.name, *value) < holdout.fraction)
         found[holdout.name] = [dict(zip(holdout.slots, value, strict=True)) for value in held]
     return found
+
+
+def signal_ranges(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """What was measured of the pictures, in quantiles: where to put a limit, and what a new source looks like."""
+    shares = {"least": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1.0}
+    values = {field.name: [row[field.name] for row in rows] for field in SIGNALS}
+    return {
+        name: {label: round(float(np.quantile(seen, share)), 4) for label, share in shares.items()}
+        for name, seen in values.items()
+    }
 
 
 def _listed(counts: Mapping[str, int]) -> str:

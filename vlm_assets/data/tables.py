@@ -40,8 +40,14 @@ RAW_ROWS = pa.schema(
 )
 PICTURES = pa.schema([("sha256", pa.string()), ("image", IMAGE)])
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("source_row", "file_name", "reason", "detail")])
-SPLIT_ROWS = RAW_ROWS.append(pa.field("cluster", pa.string()))
-DROPPED = pa.schema([(name, pa.string()) for name in ("image_id", "caption", "reason", "detail")])
+SIGNALS = [pa.field(name, pa.float32()) for name in ("entropy_bits", "sharpness", "brightness", "contrast")]
+SPLIT_ROWS = pa.schema(
+    [*RAW_ROWS, *SIGNALS, pa.field("flags", pa.list_(pa.string())), pa.field("cluster", pa.string())]
+)
+DROPPED = pa.schema(
+    [(name, pa.string()) for name in ("image_id", "source_row", "file_name", "caption", "reason", "detail")]
+)
+FLAGGED = DROPPED.append(pa.field("pictures", pa.int32()))  # how many are concerned, of which this is an example
 NEAR_DUPLICATES = pa.schema([("image_id_a", pa.string()), ("image_id_b", pa.string()), ("distance", pa.float32())])
 SHARD = pa.schema(
     [

@@ -1,0 +1,118 @@
+"""Captions that say nothing of the picture, or say it in a way that a model should not learn.
+
+Lengths in tokens are a lower bound: words and punctuation marks as BERT's basic tokenizer separates them, each of which
+is at least one word piece. The base model, which knows the true number, comes later; `tokenized_shards` counts with it.
+"""
+
+import re
+import unicodedata
+from pathlib import PurePosixPath
+
+from vlm_assets.data.quality import DEFAULT_LIMITS, KNOWN_SUFFIXES, Fault, QualityLimits
+
+SHOWN_CHARACTERS = 40
+BOS_AND_EOS = 2
+HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # written without spaces: one token each
+TOKEN = re.compile(rf"[{HAN}]|[^\W_{HAN}]+|[^\w\s]|_")
+PATTERNS = (  # those that drop first
+    ("has_html", re.compile(r"</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|<!--|&(?:[a-z]{2,8}|#\d{2,6}|#x[0-9a-f]{2,6});", re.I)),
+    ("has_email", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")),
+    ("has_url", re.compile(r"\b(?:https?://|www\.)\S+|\b[\w-]+\.(?:com|net|org|info|shop|io|co\.uk)\b(?:/\S*)?", re.I)),
+    # international with +, or grouped as in North America; a size such as 36-38 or a year is neither
+    (
+        "has_phone",
+        re.compile(
+            r"(?<![\w+])(?:\+\d{1,3}[ .-]?(?:\(\d+\)[ .-]?)?\d(?:[ .-]?\d){6,12}"
+            r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}([.-])\d{3}\1\d{4})(?!\w)"
+        ),
+    ),
+    (
+        "has_sku",
+        re.compile(
+            r"\b(?:sku|item|art(?:icle|ikel)?|ref|model|style)\.? ?(?:no|nr|number|code|#|№)\.?:? ?[\w-]*\d[\w-]*"
+            r"|\bsku[ :#]*[\w-]*\d[\w-]*|\bid_\d{4,}",
+            re.I,
+        ),
+    ),
+    # upper-case letters and at least three digits in one word of six characters or more: AB-12345
+    ("has_sku", re.compile(r"\b(?=[A-Z0-9-]*[A-Z])(?=(?:[A-Z-]*\d){3})[A-Z0-9-]{6,}\b")),
+    (
+        "boilerplate",
+        re.compile(
+            r"^\W*(?:an? |the )?(?:stock )?(?:image|picture|photo(?:graph)?|photography|illustration|screenshot)"
+            r" (?:of|by|showing|shows|from|courtesy|credit)\b"
+            r"|\b(?:stock photo|click to enlarge|image credit|photo by)\b",
+            re.I,
+        ),
+    ),
+)
+MEANINGLESS = frozenset({"Cc", "Co", "Cn"})  # Unicode categories: control, private use, unassigned
+
+
+def caption_faults(caption: str, file_name: str = "", limits: QualityLimits = DEFAULT_LIMITS) -> list[Fault]:
+    """All that is wrong with a caption, what drops it first."""
+    length = len(caption.strip())
+    if length < limits.min_caption_characters:
+        return [Fault("caption_too_short", f"{length} characters < {limits.min_caption_characters}")]
+    if length > limits.max_caption_characters:
+        return [Fault("caption_too_long", f"{length} characters > {limits.max_caption_characters}")]
+    if is_file_name(caption, file_name):
+        return [Fault("caption_is_file_name", f"the file is called {file_name or caption}")]
+    found = [_mojibake(caption), *_pattern_faults(caption), _unknown(caption), _truncated(caption, limits)]
+    faults = [fault for fault in found if fault is not None]
+    return sorted(faults, key=lambda fault: not fault.drops(limits))
+
+
+def is_file_name(caption: str, file_name: str) -> bool:
+    """Whether somebody's script wrote the file's name where a caption belongs.
+
+    "red coat" for red_coat.jpg is a caption; "IMG_0042" and "red_coat.jpg" are not.
+    """
+    path = PurePosixPath(caption.strip())
+    if path.suffix.lower() in KNOWN_SUFFIXES and " " not in path.name:
+        return True
+    stem = PurePosixPath(file_name).stem
+    return bool(stem) and path.name.casefold() == stem.casefold() and re.search(r"[\d_]", stem) is not None
+
+
+def least_tokens(caption: str) -> int:
+    """A lower bound of the tokens that BERT's word pieces need, with BOS and EOS."""
+    return len(TOKEN.findall(caption)) + BOS_AND_EOS
+
+
+def _mojibake(caption: str) -> Fault | None:
+    """Text that was decoded with the wrong encoding: ftfy's table of sequences that no language writes."""
+    if caption.isascii():
+        return None
+    if "\ufffd" in caption:
+        return Fault("mojibake", f"'{caption[:SHOWN_CHARACTERS]}' has lost characters (U+FFFD)")
+    import ftfy
+    from ftfy.badness import is_bad
+
+    if not is_bad(caption):
+        return None
+    return Fault("mojibake", f"was perhaps meant to be '{ftfy.fix_encoding(caption)[:SHOWN_CHARACTERS]}'")
+
+
+def _pattern_faults(caption: str) -> list[Fault]:
+    found: dict[str, Fault] = {}
+    for reason, pattern in PATTERNS:
+        match = pattern.search(caption)
+        if match is not None:
+            found.setdefault(reason, Fault(reason, f"'{match.group().strip()[:SHOWN_CHARACTERS]}'"))
+    return list(found.values())
+
+
+def _unknown(caption: str) -> Fault | None:
+    strange = [character for character in caption if unicodedata.category(character) in MEANINGLESS]
+    if not strange:
+        return None
+    share = len(strange) / len(caption)
+    return Fault("unknown_characters", f"{100 * share:.0f} % of the characters, such as U+{ord(strange[0]):04X}")
+
+
+def _truncated(caption: str, limits: QualityLimits) -> Fault | None:
+    tokens = least_tokens(caption)
+    if tokens <= limits.max_caption_tokens:
+        return None
+    return Fault("caption_truncated", f"at least {tokens} tokens > {limits.max_caption_tokens}")
