@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 import dagster as dg
@@ -58,7 +58,8 @@ class AnnotatedSource:
         """Digest of all that was read of the annotations, and of the content of each picture that they name."""
         state = hashlib.sha256()
         for entry, digest in in_threads(lambda entry: (entry, self._digest(entry)), self._entries):
-            state.update(canonical_json([astuple(entry), digest]).encode("utf-8", "surrogatepass"))
+            said = {**vars(entry), "captions": [*entry.captions.items()], "picture": digest}  # their order counts
+            state.update(canonical_json(said).encode("utf-8", "surrogatepass"))
         return state.hexdigest()
 
     def total(self) -> int:
