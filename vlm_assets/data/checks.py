@@ -99,7 +99,7 @@ def to_result(outcomes: "Sequence[Outcome]", data_docs: str) -> dg.AssetCheckRes
 
 
 def _failure(outcome: "Outcome") -> str:
-    return f"not so: {outcome.says} ({outcome.table}: {outcome.observed}). {outcome.advice}"
+    return f"does not hold: {outcome.says} ({outcome.table}: {outcome.observed}). {outcome.advice}"
 
 
 def _record(outcome: "Outcome") -> dg.TableRecord:
@@ -120,4 +120,4 @@ def _record(outcome: "Outcome") -> dg.TableRecord:
 
 
 def _example(example: "Example") -> str:
-    return f"{example.row}: {example.value}"
+    return f"{example.row}: {example.value}" + (f" ({example.about})" if example.about else "")

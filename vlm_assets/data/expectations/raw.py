@@ -90,7 +90,7 @@ def raw_tables(directory: Path) -> list[CheckedTable]:
     pictures["packed"] = pictures["sha256"].isin(column_of_packs(directory, "pictures", "sha256"))
     return [
         CheckedTable("pictures", ("image_id",), pictures),
-        CheckedTable("captions", ("image_id",), caption_frame(rows)),
+        CheckedTable("captions", ("image_id",), caption_frame(rows), about="caption"),
         CheckedTable("source", ("title",), _source(directory)),
     ]
 

@@ -11,11 +11,12 @@ from great_expectations.expectations.metadata_types import FailureSeverity
 
 @dataclass(frozen=True)
 class CheckedTable:
-    """A table of an artifact: one row per picture, caption, file, ...; `key` are the columns that name a row."""
+    """A table of an artifact: one row per picture, caption, file, ..."""
 
     name: str
-    key: tuple[str, ...]
+    key: tuple[str, ...]  # the columns that name a row
     frame: pd.DataFrame
+    about: str = ""  # a column that is shown beside every example: a caption says more than its number of words
 
 
 def critical(kind: type[Expectation], says: str, advice: str, **limits: Any) -> Expectation:

@@ -19,14 +19,14 @@ from great_expectations.data_context.types.base import (
 from vlm_assets.data.expectations.suites import CheckedTable
 
 EXAMPLES_SHOWN = 5
-VALUE_CHARACTERS = 160
+VALUE_CHARACTERS, LIMIT_CHARACTERS = 160, 20
 Severity = Literal["critical", "warning"]
 # How the arguments of expectations that limit something are read aloud; the others say where to look.
 LIMITS: Mapping[str, Callable[[Any], str]] = {
-    "min_value": lambda value: f"at least {value:,.10g}",
-    "max_value": lambda value: f"at most {value:,.10g}",
+    "min_value": lambda value: f"at least {_shown(value)}",
+    "max_value": lambda value: f"at most {_shown(value)}",
     "max_ratio": lambda value: f"at most {value:g} : 1",
-    "value_set": lambda values: " or ".join(str(value) if value != "" else "none" for value in values),
+    "value_set": lambda values: " or ".join(_shown(value, LIMIT_CHARACTERS) for value in values),
     "regex": lambda value: f"regex {value}",
     "mostly": lambda value: f"in {100 * value:g} % of the rows",
 }
@@ -38,6 +38,7 @@ class Example:
 
     row: str
     value: str
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,21 +132,28 @@ def _examples(table: CheckedTable, columns: Sequence[str], values: Sequence[Any]
         alike = [table.frame[name].isna() if _absent(one) else table.frame[name].eq(one) for name, one in pairs]
         hit |= pd.concat(alike, axis=1).all(axis=1)
     rows = table.frame.loc[hit].head(EXAMPLES_SHOWN)
-    return tuple(
-        Example(" / ".join(_shown(row[name]) for name in table.key), ", ".join(_shown(row[name]) for name in columns))
-        for row in rows.to_dict("records")
-    )
+    return tuple(_example(table, columns, row) for row in rows.to_dict("records"))
+
+
+def _example(table: CheckedTable, columns: Sequence[str], row: Mapping[str, Any]) -> Example:
+    values = [_shown(row[name]) for name in columns]
+    named = values if len(values) == 1 else [f"{name} {value}" for name, value in zip(columns, values, strict=True)]
+    about = _shown(row[table.about]) if table.about and table.about not in columns else ""
+    return Example(" / ".join(_shown(row[name]) for name in table.key), ", ".join(named), about)
 
 
 def _absent(value: Any) -> bool:
     return value is None or value != value  # NaN is not itself
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, characters: int = VALUE_CHARACTERS) -> str:
     if _absent(value):
         return "none"
-    text = f"{value:.4g}" if isinstance(value, float) and not float(value).is_integer() else str(value)
-    return text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + "…"
+    if isinstance(value, float):
+        text = f"{value:,.0f}" if value.is_integer() else f"{value:,.4g}"
+    else:
+        text = str(value) if str(value).strip() else "blank"
+    return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def _exception(item: Any) -> str:

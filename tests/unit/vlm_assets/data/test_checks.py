@@ -108,7 +108,7 @@ def test_a_critical_failure_stops_what_is_downstream(
     assert verdicts(result)[check] == (False, "ERROR")
     assert stopped not in made(result)
     shown = metadata_of(result, check)
-    assert shown["failed_critical"] >= 1 and shown["description"].startswith("not so: ")
+    assert shown["failed_critical"] >= 1 and shown["description"].startswith("does not hold: ")
     page = Path(shown["data_docs"]).read_text()
     assert "not hold" in page and "stops the run" in page
 

@@ -236,8 +236,10 @@ def test_a_torn_near_duplicate_names_both_pictures(tmp_path: Path):
         "no two near duplicates are in different splits",
         checked("splits", tmp_path, others(pairs=[(1, 2), (3, 119), (4, 5)]), "near_duplicates"),
     )
-    assert (torn.severity, torn.unexpected_rows, torn.observed) == ("critical", 1, "1 of 3 rows (33.3 %)")
-    assert [(one.row, one.value) for one in torn.examples] == [(f"{3:016x} / {119:016x}", "train, test")]
+    assert (torn.severity, torn.unexpected_rows, torn.observed) == ("critical", 1, "1 of 3 rows break it (33.3 %)")
+    assert [(one.row, one.value) for one in torn.examples] == [
+        (f"{3:016x} / {119:016x}", "split_a train, split_b test")
+    ]
 
 
 def test_a_near_duplicate_that_was_dropped_tears_nothing(tmp_path: Path):
@@ -249,11 +251,18 @@ def test_pictures_without_a_group_are_no_group(tmp_path: Path):
     assert the("no group of the source (sender, product) is torn between splits", outcomes).passed
 
 
+def test_an_example_shows_what_the_row_is_about(tmp_path: Path):
+    outcomes = checked("raw", tmp_path, rows_with(7, captions=["picture"]), "captions")
+    short = the("captions are sentences, neither single words nor essays", outcomes)
+    assert [(one.row, one.value, one.about) for one in short.examples][:1] == [(f"{0:016x}", "1", "picture")]
+    assert short.limit == "at least 2, at most 60, in 95 % of the rows"
+
+
 def test_a_stray_file_of_shards_is_seen_as_duplicates(tmp_path: Path):
     outcomes = checked("shards", tmp_path, others(files=one_file_more))
     assert the("no picture is in two shards, splits included", outcomes).unexpected_rows == 160
     sizes = the("every split has as many pictures as validated_splits says", outcomes)
-    assert [(one.row, one.value) for one in sizes.examples] == [("train", "160, 80")]
+    assert [(one.row, one.value) for one in sizes.examples] == [("train", "pictures 160, validated_pictures 80")]
 
 
 def test_examples_are_rows_that_break_the_expectation():
