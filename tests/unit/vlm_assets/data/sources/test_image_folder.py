@@ -1,11 +1,15 @@
+import io
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.unit.vlm_assets.data.pictures import png, write_folder
-from vlm_assets.data.sources.image_folder import ImageFolderSource
+from tests.unit.vlm_assets.data.sources.places import Place
+from vlm_assets.data.sources.image_folder import ImageFolderConfig, ImageFolderSource
 from vlm_assets.errors import SourceError
+from vlm_serving.images import DEFAULT_LIMITS
 
 
 def test_text_captions_and_repeated_lines(tmp_path: Path):
@@ -111,3 +115,82 @@ def test_a_missing_folder_is_named(tmp_path: Path):
         ImageFolderSource(tmp_path / "file").total()
     with pytest.raises(SourceError, match=r"has no metadata\.jsonl, \.csv or \.parquet\. Write one line per picture"):
         ImageFolderSource(tmp_path).total()
+
+
+def write_metadata(place: Place, name: str, rows: list[dict[str, object]]) -> None:
+    """One table in the format that the suffix tells."""
+    frame = pd.DataFrame(rows)
+    if name.endswith(".parquet"):
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer)
+        place.put(name, buffer.getvalue())
+    elif name.endswith(".csv"):
+        place.put(name, frame.to_csv(index=False).encode())
+    else:
+        place.put(name, frame.to_json(orient="records", lines=True).encode())
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_metadata_of_every_kind_says_the_same(place: Place, kind: str):
+    rows = [{"file_name": "sub/a.png", "text": "a red coat", "shop": "north"}, {"file_name": "b.png", "text": "grün"}]
+    write_metadata(place, f"metadata.{kind}", rows)
+    place.put("sub/a.png", png(0))
+    place.put("b.png", png(1))
+    found = list(ImageFolderSource(place.root, group_column="shop"))
+    assert [(row.file_name, row.picture, row.captions, row.group) for row in found] == [
+        ("sub/a.png", png(0), ("a red coat",), "north"),
+        ("b.png", png(1), ("grün",), ""),
+    ]
+
+
+def test_folders_of_splits_have_metadata_of_their_own(place: Place):
+    for seed, split in enumerate(("train", "validation", "test")):
+        write_metadata(place, f"{split}/metadata.csv", [{"file_name": "a.png", "text": split}])
+        place.put(f"{split}/a.png", png(seed))
+    found = {row.file_name: (row.split, row.captions, row.picture) for row in ImageFolderSource(place.root)}
+    assert found == {
+        "train/a.png": ("train", ("train",), png(0)),
+        "validation/a.png": ("val", ("validation",), png(1)),
+        "test/a.png": ("test", ("test",), png(2)),
+    }
+
+
+def test_rows_of_one_picture_in_two_groups_are_not_merged_into_one(tmp_path: Path):
+    lines = [{"file_name": "a.png", "text": word, "who": who} for word, who in (("x", "1"), ("y", ""), ("z", "2"))]
+    found = list(ImageFolderSource(write_folder(tmp_path, lines), group_column="who"))
+    assert [(row.captions, row.group) for row in found] == [(("x", "y"), "1"), (("z",), "2")]
+
+
+def test_a_ragged_line_and_a_huge_file_are_put_aside(tmp_path: Path):
+    write_folder(tmp_path, [], names=["a.png", "b.png"])
+    (tmp_path / "metadata.jsonl").unlink()
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a red, long coat\nb.png,a hat\n")
+    with (tmp_path / "b.png").open("wb") as file:
+        file.truncate(DEFAULT_LIMITS.max_bytes + 1)
+    assert [(row.reason, row.detail) for row in ImageFolderSource(tmp_path)] == [
+        ("ragged_line", "3 cells, the header names 2: a.png | a red |  long coat"),
+        ("picture_too_large", "20,971,521 bytes, the limit is 20,971,520"),
+        ("no_metadata_line", "metadata.csv has no line with this file_name"),
+    ]
+
+
+def test_metadata_of_two_kinds_is_refused(place: Place):
+    for kind in ("csv", "jsonl"):
+        write_metadata(place, f"metadata.{kind}", [{"file_name": "a.png", "text": "x"}])
+    with pytest.raises(
+        SourceError, match=r"has metadata of several kinds: metadata\.csv, metadata\.jsonl\. Keep those"
+    ):
+        ImageFolderSource(place.root).total()
+
+
+def test_a_column_file_name_that_is_called_otherwise(place: Place):
+    write_metadata(place, "metadata.csv", [{"filename": "a.png", "text": "x"}])
+    with pytest.raises(SourceError, match=r"metadata\.csv:2: no 'file_name' in \{'filename': 'a\.png'"):
+        ImageFolderSource(place.root).total()
+
+
+def test_what_the_set_is_called_and_what_is_allowed(tmp_path: Path):
+    plain = ImageFolderConfig(path=str(tmp_path)).open().attribution
+    assert (plain.title, plain.licence) == (tmp_path.name, "")
+    named = ImageFolderConfig(path=str(tmp_path), title="Coats", licence="CC0 1.0").open().attribution
+    assert (named.title, named.licence) == ("Coats", "CC0 1.0")
