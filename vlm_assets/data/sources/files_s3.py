@@ -39,7 +39,8 @@ class S3Files:
             retries={"mode": "standard", "max_attempts": ATTEMPTS},
             max_pool_connections=2 * READERS,
         )
-        self.client: Any = boto3.client("s3", config=config)  # pyright: ignore[reportUnknownMemberType]
+        session = boto3.Session()  # the shared one keeps the credentials that it saw first
+        self.client: Any = session.client("s3", config=config)  # pyright: ignore[reportUnknownMemberType]
 
     def list(self, prefix: str = "") -> Iterator[FileInfo]:
         """See Files; S3 lists by the key's UTF-8 bytes, which sorts as Python sorts strings."""
