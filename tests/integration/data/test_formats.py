@@ -1,0 +1,173 @@
+"""Every kind of source, in its genuine format and with its own preset, through raw_dataset and validated_splits."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from PIL import Image
+
+from tests.unit.vlm_assets.data.pictures import encoded
+from tests.unit.vlm_assets.data.sources import formats
+from tests.unit.vlm_assets.data.sources.formats import Pair
+from vlm_assets.data.assets import raw_dataset, validated_splits
+from vlm_assets.data.sources.openmoji import OpenMojiSource
+from vlm_assets.data.tables import read_rows
+from vlm_assets.presets import PRESETS, read_preset
+from vlm_assets.resources import RefIOManager, StoreResource
+
+pytestmark = pytest.mark.integration
+
+PICTURES = 60
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One format: its preset, who writes the fixture, and what the metadata must say of it."""
+
+    preset: str
+    variable: str
+    write: Callable[[Path, Sequence[Pair]], Path]
+    captions_per_picture: int = 1
+    put_aside: dict[str, int] = field(default_factory=dict[str, int])
+    given_splits: dict[str, int] = field(default_factory=dict[str, int])  # pictures, by split; empty = none are given
+    pictures_per_group: int = 0
+
+
+def write_image_folder(root: Path, items: Sequence[Pair]) -> Path:
+    lines = [{"file_name": f"{number:03}.jpg", "text": caption} for number, (_, caption) in enumerate(items)]
+    for line, (data, _) in zip(lines, items, strict=True):
+        formats.write(root / str(line["file_name"]), data)
+    formats.write(root / "unnamed.jpg", formats.jpeg(1))
+    formats.write(root / "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+def write_table(root: Path, items: Sequence[Pair]) -> Path:
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["picture", "description", "product"])
+    for number, (data, caption) in enumerate(items):
+        formats.write(root / "images" / f"{number:03}.jpg", data)
+        table.writerow([f"{number:03}.jpg", caption, f"product {number // 2}"])
+    table.writerow(["gone.jpg", "a picture that is not there", "product x"])
+    formats.write(root / "items.csv", text.getvalue())
+    return root
+
+
+def write_huggingface(root: Path, items: Sequence[Pair]) -> Path:
+    import datasets
+
+    columns = {"image": [{"bytes": data, "path": None} for data, _ in items], "caption": [text for _, text in items]}
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    root.mkdir(parents=True)
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(root / "train-00000-of-00001.parquet")
+    return root
+
+
+def write_webdataset(root: Path, items: Sequence[Pair]) -> Path:
+    formats.write_webdataset(root, items)
+    formats.write_tar(root / "00099.tar", [("orphan.txt", b"a text without a picture")])
+    return root
+
+
+CASES = {
+    "image_folder": Case("image_folder", "VLM_PICTURES", write_image_folder, put_aside={"no_metadata_line": 1}),
+    "table": Case("table", "VLM_TABLE", write_table, put_aside={"missing_picture": 1}, pictures_per_group=2),
+    "coco": Case("coco", "VLM_COCO", formats.write_coco, 5),
+    "karpathy": Case("coco", "VLM_COCO", formats.write_karpathy, 5, given_splits={"train": 42, "val": 6, "test": 12}),
+    "flickr30k-token": Case("flickr30k", "VLM_FLICKR30K", formats.write_flickr30k_token, 5),
+    "flickr30k-csv": Case("flickr30k", "VLM_FLICKR30K", formats.write_flickr30k_csv, 5),
+    "multimodal": Case("deepfashion", "VLM_DEEPFASHION", formats.write_multimodal, pictures_per_group=2),
+    "inshop": Case(
+        "deepfashion", "VLM_DEEPFASHION", formats.write_inshop, pictures_per_group=2, given_splits={"test": 20}
+    ),
+    "huggingface": Case("huggingface", "VLM_HF_DATASET", write_huggingface),
+    "webdataset": Case("webdataset", "VLM_WEBDATASET", write_webdataset, put_aside={"missing_picture": 1}),
+}
+
+
+@pytest.fixture(scope="module")
+def items() -> list[Pair]:
+    """Drawings of people, spread over the roles, as JPEGs with their first captions."""
+    drawn = {row.picture: row.captions[0] for row in OpenMojiSource("roles", 96)}  # some are drawn alike
+    chosen = list(drawn.items())[:: len(drawn) // PICTURES][:PICTURES]
+    return [(as_jpeg(png or b""), caption) for png, caption in chosen]
+
+
+def as_jpeg(png: bytes) -> bytes:
+    return encoded(Image.open(io.BytesIO(png)).convert("RGB"), "JPEG", quality=95)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_format_and_its_preset(name: str, items: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    case = CASES[name]
+    monkeypatch.setenv(case.variable, str(case.write(tmp_path / "set", items)))
+    result, store = materialize(case.preset, tmp_path)
+
+    raw = metadata_of(result, "raw_dataset")
+    assert raw["dagster/row_count"] == PICTURES
+    assert raw["captions"] == PICTURES * case.captions_per_picture
+    assert counts_in(raw["quarantined"], "reason") == case.put_aside
+
+    splits = metadata_of(result, "validated_splits")
+    split_counts = counts_in(splits["splits"], "split")
+    assert splits["dagster/row_count"] == sum(split_counts.values()) > 0.8 * PICTURES
+    rows = read_rows(store.open().directory(result.output_for_node("validated_splits")) / "rows.parquet")
+    assert Counter(row["split"] for row in rows) == +Counter(split_counts)
+    assert is_whole(rows, case.pictures_per_group)
+    for split, count in case.given_splits.items():
+        dropped = PICTURES - len(rows)  # near duplicates that a given split would tear
+        assert count - dropped <= split_counts[split] <= count
+
+
+def test_an_unchanged_source_is_not_imported_again(items: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VLM_COCO", str(formats.write_coco(tmp_path / "set", items)))
+    first, second = (metadata_of(materialize("coco", tmp_path)[0], "raw_dataset") for _ in range(2))
+    assert (first["reused"], second["reused"]) == (False, True)
+    assert first["version"] == second["version"]
+
+
+def materialize(preset: str, folder: Path) -> tuple[dg.ExecuteInProcessResult, StoreResource]:
+    """Run the two assets with the preset's config, store and all in a folder."""
+    ops = read_preset(PRESETS / f"{preset}.yaml")["ops"]
+    store = StoreResource(root=str(folder / "store"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [raw_dataset, validated_splits],
+            instance=instance,
+            resources={"store": store, "io_manager": RefIOManager(store=store)},
+            run_config={"ops": {name: ops[name] for name in ("raw_dataset", "validated_splits")}},
+        )
+    assert result.success
+    return result, store
+
+
+def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    """What the UI shows of an asset, as plain values; tables stay what they are."""
+    materialization = result.asset_materializations_for_node(asset)[0]
+    return {
+        key: value if isinstance(value, dg.TableMetadataValue) else value.value
+        for key, value in materialization.metadata.items()
+    }
+
+
+def counts_in(table: dg.TableMetadataValue, name: str) -> dict[str, int]:
+    """A table of counts as a dictionary."""
+    return {str(record.data[name]): int(record.data["count"]) for record in table.records}
+
+
+def is_whole(rows: Sequence[Row], pictures_per_group: int) -> bool:
+    """Whether no group is torn; and whether there are groups, where there should be."""
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        splits.setdefault(row["group"] or row["image_id"], set()).add(row["split"])
+    groups = Counter(row["group"] for row in rows if row["group"])
+    return all(len(found) == 1 for found in splits.values()) and max(groups.values(), default=0) == pictures_per_group
