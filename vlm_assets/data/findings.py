@@ -44,12 +44,7 @@ class Findings:
 
     def examples(self) -> dict[str, list[str]]:
         """By reason, the first few: where, what was said, and the value seen."""
-        shown: dict[str, list[str]] = {reason: [] for reason in self.reasons()}
-        for row in self.rows:
-            if len(shown[row["reason"]]) < EXAMPLES:
-                said = f" '{row['caption']}'" if row["caption"] else ""
-                shown[row["reason"]].append(f"{row['source_row'] or row['image_id']}{said}: {row['detail']}")
-        return shown
+        return examples_by_reason(self.rows)
 
     def write_sheet(self, raw: Path, path: Path) -> None:
         """Draw some of the whole pictures with their reason below, all reasons in turn; without any, no file."""
@@ -61,6 +56,17 @@ class Findings:
             (read_picture(files[row["sha256"]])[1], f"{row['reason']}: {row['detail']}") for row in chosen
         ]
         write_contact_sheet(path, pictures)
+
+
+def examples_by_reason(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """By reason, the first few rows: where in the source, what was said, and the value seen."""
+    shown: dict[str, list[str]] = {}
+    for row in rows:
+        examples = shown.setdefault(row["reason"], [])
+        if len(examples) < EXAMPLES:
+            said = f" '{row['caption']}'" if row.get("caption") else ""
+            examples.append(f"{row['source_row'] or row['file_name']}{said}: {row['detail']}")
+    return shown
 
 
 def _in_turn(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from vlm_assets.data.previews import as_markdown
 from vlm_assets.data.tables import Row, read_json, read_rows
 
 SAMPLE_ROWS = 5
-SHOWN_ROWS = 20
 Metadata = dict[str, Any]
 
 
@@ -23,13 +22,12 @@ def raw_metadata(ref: ArtifactRef, path: Path) -> Metadata:
         **_common(ref, path, path / "rows.parquet", summary["pictures"]),
         "captions": summary["captions"],
         "merged_source_rows": summary["merged_rows"],
-        "quarantined": count_table(summary["quarantined_by_reason"], "reason"),
-        "quarantined_rows": table(read_rows(path / "quarantine.parquet")[:SHOWN_ROWS]),
+        "quarantined": reason_table(summary["quarantined_by_reason"], summary["quarantined_examples"]),
         "empty_captions": summary["empty_captions"],
         "picture_files": count_table(summary["files"], "file"),
         "licence": summary["attribution"]["text"],
         "sample": _sample(read_rows(path / "rows.parquet", ["image_id", "captions", "width", "height"])),
-        "contact_sheet": dg.MetadataValue.md(as_markdown(path / "contact_sheet.png")),
+        "contact_sheet": dg.MetadataValue.md(as_markdown(path / "contact_sheet.webp")),
     }
 
 
@@ -51,9 +49,9 @@ def split_metadata(ref: ArtifactRef, path: Path) -> Metadata:
         "split_balance": dg.MetadataValue.md(as_markdown(path / "split_balance.png")),
         "caption_lengths": dg.MetadataValue.md(as_markdown(path / "caption_lengths.png")),
         **{
-            name: dg.MetadataValue.md(as_markdown(path / f"{name}.png"))
+            name: dg.MetadataValue.md(as_markdown(path / f"{name}.webp"))
             for name in ("dropped_pictures", "flagged_pictures")
-            if (path / f"{name}.png").is_file()
+            if (path / f"{name}.webp").is_file()
         },
     }
 

@@ -1,33 +1,41 @@
-"""Small PNGs for people: what is in a dataset, at a glance."""
+"""Small pictures for people: what is in a dataset, at a glance."""
 
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
+
+from vlm_assets.lettering import font_of, wrapped
 
 SHEET_COLUMNS = 8
-THUMB_PX = 72
-LABEL_PX = 34
-MAX_PNG_BYTES = 60_000  # these pictures live in Dagster's event log
+THUMB_PX, MARGIN_PX = 112, 10
+LABEL_LINES, LINE_PX, TEXT_PX = 3, 13, 10
+MAX_PICTURE_BYTES = 60_000  # these pictures live in Dagster's event log
 INK, PAPER, ACCENT = "#222222", "#ffffff", "#4878a8"
 
 
 def write_contact_sheet(path: Path, pictures: Sequence[tuple[Image.Image, str]]) -> None:
-    """Write pictures with their captions below them, SHEET_COLUMNS to a row."""
+    """Write pictures with their captions below them, SHEET_COLUMNS to a row, as WebP of at most 60 kB."""
     columns = min(SHEET_COLUMNS, max(len(pictures), 1))
     rows = -(-max(len(pictures), 1) // columns)
-    cell = (THUMB_PX + 24, THUMB_PX + LABEL_PX + 6)
-    sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), PAPER)
-    draw = ImageDraw.Draw(sheet)
+    width, height = THUMB_PX + MARGIN_PX, THUMB_PX + LABEL_LINES * LINE_PX + MARGIN_PX
+    sheet = Image.new("RGB", (columns * width + MARGIN_PX, rows * height + MARGIN_PX), PAPER)
     for index, (picture, label) in enumerate(pictures):
-        left, top = (index % columns) * cell[0] + 4, (index // columns) * cell[1] + 4
-        thumb = picture.copy()
-        thumb.thumbnail((THUMB_PX, THUMB_PX))
-        sheet.paste(thumb, (left + (THUMB_PX - thumb.width) // 2, top))
-        draw.multiline_text((left, top + THUMB_PX + 2), _wrapped(label), INK, font_size=9, spacing=1)
+        place = (MARGIN_PX + (index % columns) * width, MARGIN_PX + (index // columns) * height)
+        _draw_cell(sheet, place, picture, label)
     _save_small(sheet, path)
+
+
+def _draw_cell(sheet: Image.Image, place: tuple[int, int], picture: Image.Image, label: str) -> None:
+    left, top = place
+    thumb = ImageOps.contain(picture, (THUMB_PX, THUMB_PX), Image.Resampling.LANCZOS)
+    sheet.paste(thumb, (left + (THUMB_PX - thumb.width) // 2, top + THUMB_PX - thumb.height))
+    draw, font = ImageDraw.Draw(sheet), font_of(TEXT_PX)
+    for number, line in enumerate(wrapped(label, font, THUMB_PX, LABEL_LINES)):
+        middle = left + (THUMB_PX - font.getlength(line)) / 2
+        draw.text((middle, top + THUMB_PX + 2 + number * LINE_PX), line, fill=INK, font=font)
 
 
 def write_caption_lengths(path: Path, word_counts: Sequence[int]) -> None:
@@ -51,29 +59,18 @@ def write_split_balance(path: Path, counts: Mapping[str, int]) -> None:
 
 
 def as_markdown(path: Path) -> str:
-    """The PNG as a markdown picture that carries its own bytes."""
-    return f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+    """The picture file (PNG, WebP) as a markdown picture that carries its own bytes."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f"![{path.stem}](data:image/{path.suffix.removeprefix('.')};base64,{data})"
 
 
-def _wrapped(label: str, columns: int = 18, lines: int = 3) -> str:
-    rows = [""]
-    for word in label.encode("latin-1", "replace").decode("latin-1").split():
-        joined = f"{rows[-1]} {word}".strip()
-        if len(joined) <= columns or not rows[-1]:
-            rows[-1] = joined[:columns]
-        else:
-            rows.append(word[:columns])
-    return "\n".join(rows[:lines]) + ("…" if len(rows) > lines else "")
-
-
-def _save_small(picture: Image.Image, path: Path) -> None:
-    """Fewer colours until the file is small enough."""
-    for colours in (256, 64, 32, 16, 8):
-        picture.quantize(colours).save(path, "PNG", optimize=True)
-        if path.stat().st_size <= MAX_PNG_BYTES:
+def _save_small(sheet: Image.Image, path: Path) -> None:
+    """Lower the quality until the file is small enough, and in the end the size."""
+    for quality in (85, 75, 60, 40, 20):
+        sheet.save(path, "WEBP", quality=quality, method=6)
+        if path.stat().st_size <= MAX_PICTURE_BYTES:
             return
-    smaller = picture.resize((picture.width // 2, picture.height // 2))
-    smaller.quantize(16).save(path, "PNG", optimize=True)
+    sheet.reduce(2).save(path, "WEBP", quality=20, method=6)
 
 
 def _axes() -> tuple[Any, Any]:

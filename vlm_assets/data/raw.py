@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vlm_assets.data.findings import examples_by_reason
 from vlm_assets.data.import_packs import PACK_BYTES, ImportPacks
 from vlm_assets.data.picture_file import UPRIGHT, fault_of, pixel_sha256, read_picture
 from vlm_assets.data.previews import write_contact_sheet
@@ -111,6 +112,7 @@ def _write(snapshot: Snapshot, directory: Path, source: Source) -> dict[str, int
         "merged_rows": sum(row["copies"] - 1 for row in rows),
         "merged_pictures": sum(row["copies"] > 1 for row in rows),
         "quarantined_by_reason": snapshot.reasons(),
+        "quarantined_examples": examples_by_reason(snapshot.quarantine),
         "empty_captions": snapshot.empty_captions,
         "prescribed_split_conflicts": snapshot.split_conflicts,
         "files": _file_counts(rows),
@@ -136,7 +138,7 @@ def _write_sheet(directory: Path, snapshot: Snapshot) -> None:
     files = pick_pictures(directory, chosen)
     captions = [next(iter(snapshot.pictures[sha256].captions)) for sha256 in chosen]
     pictures = [read_picture(files[sha256])[1] for sha256 in chosen]
-    write_contact_sheet(directory / "contact_sheet.png", list(zip(pictures, captions, strict=True)))
+    write_contact_sheet(directory / "contact_sheet.webp", list(zip(pictures, captions, strict=True)))
 
 
 @contextmanager

@@ -4,11 +4,12 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from vlm_assets.lettering import font_of, wrapped
 
 SHEET_MAX_BYTES = 120_000
 EMBED_PX = 224  # the report's pictures: enough for a screen, small enough for a file that is mailed around
@@ -68,7 +69,7 @@ def contact_sheet(cards: Sequence[Card], columns: int = 4, max_bytes: int = SHEE
 
 
 def _draw_sheet(cards: Sequence[Card], columns: int, tile_px: int) -> Image.Image:
-    font, margin = _font(13), 14
+    font, margin = font_of(13), 14
     width_px, text_px = max(tile_px, 168), 92
     height_px = tile_px + text_px
     rows = -(-len(cards) // columns)
@@ -96,38 +97,6 @@ def _write(
         for line in wrapped(f"ref: {card.references[0]}", font, width_px, 3):
             draw.text((x, y + 2), line, fill=GREY, font=font)
             y += 16
-
-
-def wrapped(text: str, font: ImageFont.FreeTypeFont, width_px: int, lines: int) -> list[str]:
-    """Break `text` at spaces into at most `lines` lines of `width_px`; what does not fit ends in an ellipsis."""
-    done, current = list[str](), ""
-    for word in text.split():
-        longer = f"{current} {word}".strip()
-        if font.getlength(longer) <= width_px or not current:
-            current = longer
-        else:
-            done.append(current)
-            current = word
-    done.append(current)
-    if len(done) > lines:
-        done = [*done[: lines - 1], done[lines - 1] + " …"]
-    return [_clipped(line, font, width_px) for line in done]
-
-
-def _clipped(line: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
-    if font.getlength(line) <= width_px:
-        return line
-    line = line.rstrip(" …")
-    while line and font.getlength(line + "…") > width_px:
-        line = line[:-1]
-    return line + "…"
-
-
-def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and covers most alphabets; Pillow's own font has Latin letters only."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size_px)
 
 
 def _encoded(picture: Image.Image, kind: str, **options: bool | int) -> bytes:

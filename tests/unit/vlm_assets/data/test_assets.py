@@ -68,7 +68,7 @@ def test_a_folder_through_both_assets_and_checks(tmp_path: Path, instance: dg.Da
     assert raw["dagster/row_count"] == splits["dagster/row_count"] == 90
     assert "captions" in [column.name for column in raw["dagster/column_schema"].columns]
     assert raw["dagster/uri"].startswith(str(tmp_path / "store")) and len(raw["version"]) == 16
-    assert raw["contact_sheet"].startswith("![contact_sheet](data:image/png;base64,")
+    assert raw["contact_sheet"].startswith("![contact_sheet](data:image/webp;base64,")
     assert counted(result) == 90
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert checks["raw_expectations"].passed

@@ -115,7 +115,7 @@ def test_packs_split_at_their_size_and_read_back_in_order(tmp_path: Path):
 def test_the_contact_sheet_is_small_and_shows_something(tmp_path: Path):
     rows = [SourceRow(str(seed), png(seed), captions=(f"picture number {seed} ü—",)) for seed in range(40)]
     imported(tmp_path, rows)
-    sheet = tmp_path / "contact_sheet.png"
+    sheet = tmp_path / "contact_sheet.webp"
     assert sheet.stat().st_size <= 60_000
     with Image.open(sheet) as shown:
         assert len(shown.convert("RGB").getcolors(1_000_000) or []) > 50
