@@ -75,12 +75,14 @@ def test_refusals_are_one_sentence_without_the_secret(seaweed: Seaweed, monkeypa
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert refused("s3://nobucket/x").startswith(f"There is no bucket 'nobucket' at {seaweed.endpoint}. Check source.")
+    assert refused("s3://nobucket/x").startswith(f"There is no bucket 'nobucket' at {seaweed.endpoint}. Create it,")
     set_environment(monkeypatch, seaweed.environment("reader", secret="not-the-secret"))
-    assert "does not accept the credentials for s3://vlm/folder/metadata.jsonl (SignatureDoesNotMatch)" in refused()
+    assert "does not accept the credentials to read s3://vlm/folder/metadata.jsonl (SignatureDoesNotMatch)" in refused()
     assert "not-the-secret" not in refused()
     set_environment(monkeypatch, {**seaweed.environment("reader"), "AWS_ENDPOINT_URL": f"http://{HOST}:9"})
-    assert "Cannot reach http://127.0.0.1:9 for s3://vlm/folder/metadata.jsonl. Check AWS_ENDPOINT_URL" in refused()
+    assert (
+        "Cannot reach S3 at http://127.0.0.1:9 to read s3://vlm/folder/metadata.jsonl. Check AWS_ENDPOINT" in refused()
+    )
 
 
 @contextmanager
@@ -126,6 +128,6 @@ def test_a_broken_connection_is_taken_up_where_it_broke(monkeypatch: pytest.Monk
 def test_a_connection_that_keeps_breaking_is_an_error(monkeypatch: pytest.MonkeyPatch):
     with breaking_server(bytes(100_000), breaks=100) as endpoint:
         set_environment(monkeypatch, Seaweed(endpoint).environment("reader"))
-        with pytest.raises(SourceError, match=r"Cannot read s3://vlm/folder/a\.bin: .*") as caught:
+        with pytest.raises(SourceError, match=r"Cannot read s3://vlm/folder/a\.bin at http://127.*") as caught:
             open_files(ROOT, "x").read("a.bin")
     assert not isinstance(caught.value, UnreadableFileError), "the import stops; a rerun goes on"

@@ -2,21 +2,19 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlparse
 
 from vlm_assets.data.sources.files import READERS, FileInfo, inner_name, is_hidden, outside
 from vlm_assets.errors import SourceError, UnreadableFileError
+from vlm_assets.s3_errors import DENIED, s3_error_text
 
 BUFFER_BYTES = 1 << 20
 ATTEMPTS = 3  # at one position of a stream, before the connection counts as lost
 TIMEOUT_SECONDS = 20
 NO_OBJECT = {"NoSuchKey", "404", "NotFound"}
-WRONG_CREDENTIALS = {"SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken"}
-DENIED = {"AccessDenied", "403", "Forbidden"}
-ONE_OBJECT = NO_OBJECT | DENIED | {"InvalidObjectState"}  # says nothing about the other objects
+ONE_OBJECT = DENIED | {"InvalidObjectState"}  # says nothing about the other objects
 
 
 class S3Files:
@@ -40,7 +38,10 @@ class S3Files:
             max_pool_connections=2 * READERS,
         )
         session = boto3.Session()  # the shared one keeps the credentials that it saw first
-        self.client: Any = session.client("s3", config=config)  # pyright: ignore[reportUnknownMemberType]
+        try:
+            self.client: Any = session.client("s3", config=config)  # pyright: ignore[reportUnknownMemberType]
+        except ValueError as error:  # botocore's only word for an address that is none
+            raise SourceError(f"The S3 client cannot be set up: {error}. Check AWS_ENDPOINT_URL.") from error
 
     def list(self, prefix: str = "") -> Iterator[FileInfo]:
         """See Files; S3 lists by the key's UTF-8 bytes, which sorts as Python sorts strings."""
@@ -84,28 +85,14 @@ class S3Files:
         return hashlib.sha256(f"{info.tag} {info.size_bytes}".encode()).hexdigest()
 
     def error(self, error: Exception, key: str = "") -> SourceError:
-        """What went wrong in one sentence, and what to do about it; never a secret."""
-        from botocore.exceptions import EndpointConnectionError, NoCredentialsError, PartialCredentialsError
-
-        code = _code(error)
+        """What went wrong in one sentence: with the object `key`, or with the listing."""
         where = f"s3://{self.bucket}/{key or self.prefix}"
-        if code == "NoSuchBucket":
-            return SourceError(f"There is no bucket {self.bucket!r} at {_endpoint()}. Check {self.setting}.")
-        if code in WRONG_CREDENTIALS or isinstance(error, (NoCredentialsError, PartialCredentialsError)):
-            return SourceError(
-                f"{_endpoint()} does not accept the credentials for {where} ({code or error}). "
-                "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN."
-            )
-        if isinstance(error, EndpointConnectionError):
-            return SourceError(f"Cannot reach {_endpoint()} for {where}. Check AWS_ENDPOINT_URL and the network.")
+        code = _code(error)
         if key and code in NO_OBJECT:
             return UnreadableFileError(f"There is no object {where}. Check {self.setting}.")
-        if code in DENIED:
-            kind = UnreadableFileError if key else SourceError
-            right = "s3:GetObject" if key else "s3:ListBucket"
-            return kind(f"{_endpoint()} denies reading {where}. Give the credentials in AWS_* the right {right}.")
         kind = UnreadableFileError if key and code in ONE_OBJECT else SourceError
-        return kind(f"Cannot read {where}: {error}. Check {self.setting} and the AWS_* variables.")
+        endpoint = self.client.meta.endpoint_url
+        return kind(s3_error_text(error, "read" if key else "list", where, endpoint, self.setting))
 
     def _key(self, name: str) -> str | None:
         inner = inner_name(name)
@@ -198,7 +185,3 @@ def _code(error: Exception) -> str:
     """The service's error code; "" where the error is not the service's answer."""
     response: dict[str, Any] = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
-
-
-def _endpoint() -> str:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS S3"
