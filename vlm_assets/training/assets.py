@@ -12,7 +12,8 @@ from vlm_assets.resources import StoreResource, TrackerResource
 from vlm_assets.training.base_on_demand import CODE_VERSION as BASE_CODE_VERSION
 from vlm_assets.training.base_on_demand import base_metadata, build_base
 from vlm_assets.training.config import BaseModelConfig, FinetuneConfig
-from vlm_assets.training.finetune import CURVES, SUMMARY, write_candidate
+from vlm_assets.training.finetune import CURVES, SUMMARY, Inputs, write_candidate
+from vlm_assets.training.ray_submit import train_on_ray
 
 GROUP = "training"
 OWNERS = ["team:vlm"]
@@ -64,12 +65,13 @@ def finetuned_model(
         with tracker.run(context, "finetuned_model") as run:
             run.log_params({**config.model_dump(), **lineage})
             run.set_tags({"data_version": tokenized_shards.version, "code_version": CODE_VERSION})
-            base, shards, raw = (opened.directory(ref) for ref in (base_model, tokenized_shards, raw_dataset))
+            inputs = Inputs(*(opened.directory(ref) for ref in (base_model, tokenized_shards, raw_dataset)))
             lineage_of_run = lineage | {"dagster_run": context.run_id, f"{run.kind}_run": run.run_id}
-            summary = write_candidate(
-                draft.path, base, shards, raw, config, lineage_of_run, opened.scratch(recipe), context.log.info,
-                _metric(run),
-            )  # fmt: skip
+            work = (draft.path, inputs, config, lineage_of_run, opened.scratch(recipe))
+            if config.workers > 1:
+                summary = train_on_ray(context, *work, _metric(run))
+            else:
+                summary = write_candidate(*work, context.log.info, _metric(run))
             run.log_artifact(draft.path / CURVES)
             run.set_tags({"bundle_version": summary["bundle_version"], "artifact_version": recipe.version})
             draft.counts.update(parameters=summary["parameters"], pairs=summary["pairs"])

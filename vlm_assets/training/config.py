@@ -78,6 +78,12 @@ class FinetuneConfig(TrainConfig):
     replay_share: float = Field(
         default=0.25, ge=0, lt=1, description="Share of base pictures in an epoch, against forgetting (blip-mini only)."
     )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Training processes, each with its GPU or share of the cores, through Ray.",
+    )
     golden_pictures: int = Field(default=4, ge=1, le=64, description="Pictures recorded as golden vectors.")
 
 

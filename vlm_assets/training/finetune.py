@@ -1,8 +1,8 @@
 """Base model + shards -> candidate bundle. Pure: directories in, directory out."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +11,54 @@ from vlm_assets.training.config import FinetuneConfig
 from vlm_assets.training.pictures import raw_pictures, split_ids
 
 REFERENCE_PICTURES = 2000  # more add little to a drift test that subsamples to 500
+Log = Callable[[str], object]
+Metric = Callable[[str, float, int], object]
 SUMMARY = "training.json"
 CURVES = "curves.png"
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """Local directories of the artifacts that a candidate is made of."""
+
+    base: Path
+    shards: Path
+    raw: Path
+
+
 def write_candidate(
-    out: Path,
-    base: Path,
-    shards: Path,
-    raw: Path,
-    config: FinetuneConfig,
-    lineage: Mapping[str, Any],
-    scratch: Path,
-    log: Callable[[str], object],
-    metric: Callable[[str, float, int], object],
-) -> dict[str, Any]:
+    out: Path, inputs: Inputs, config: FinetuneConfig, lineage: Mapping[str, Any], scratch: Path, log: Log,
+    metric: Metric,
+) -> dict[str, Any]:  # fmt: skip
     """Fine-tune the base bundle on the shards and write `bundle/`, `training.json`, `curves.png` into `out`.
 
     Returns the summary. Raises TrainingError when the shards were made for another base model.
     """
+    model, summary = fit(inputs, config, scratch, log, metric)
+    return seal_candidate(out, inputs, config, lineage, model, summary)
+
+
+def fit(
+    inputs: Inputs,
+    config: FinetuneConfig,
+    scratch: Path,
+    log: Log,
+    metric: Metric | None,
+    callbacks: Sequence[Any] = (),
+) -> tuple[Any, dict[str, Any]]:
+    """The trained BLIP and the summary of its training. Each worker of a distributed training calls this."""
     from transformers import AutoTokenizer
 
     from vlm_assets.training.batches import mix, read_examples, with_prompt
-    from vlm_assets.training.bundling import Parts, write_bundle
     from vlm_assets.training.trainer import train
     from vlm_assets.training.validation import CaptionValidator, read_validation
     from vlm_serving.bundle import open_bundle
     from vlm_serving.model import load_model
 
-    start = open_bundle(base / "bundle")
+    start, shards = open_bundle(inputs.base / "bundle"), inputs.shards
     check_contract(start.contract.to_json(), json.loads((shards / "contract.json").read_text()))
     niche = read_examples(sorted(shards.glob("train-*.parquet")))
-    replay = read_examples(sorted((base / "general").glob("train-*.parquet")))
+    replay = read_examples(sorted((inputs.base / "general").glob("train-*.parquet")))
     validation = read_examples(sorted(shards.glob("val-*.parquet")))
     model = load_model(start.path)
     tokenizer: Any = AutoTokenizer.from_pretrained(start.path)
@@ -54,14 +70,28 @@ def write_candidate(
     result = train(
         model, examples, with_prompt(validation, prompt_ids, room), start.contract, config.settings(), scratch, log,
         metric, validator=CaptionValidator(prompted, pictures_to_judge) if pictures_to_judge else None,
-        prompt_tokens=len(prompt_ids),
+        prompt_tokens=len(prompt_ids), callbacks=callbacks,
     )  # fmt: skip
-    summary = {**asdict(result), "pairs": len(niche), "replay_pairs": len(replay), "parameters": model.num_parameters()}
-    val_ids = split_ids(sorted(shards.glob("val-*.parquet")), REFERENCE_PICTURES)
-    ids = val_ids or split_ids(sorted(shards.glob("train-*.parquet")), config.golden_pictures)
-    pictures = raw_pictures(raw, ids)
-    card = _card(raw, base, summary, lineage)
+    counts = {"pairs": len(niche), "replay_pairs": len(replay), "parameters": model.num_parameters()}
+    return model, {**asdict(result), **counts}
+
+
+def seal_candidate(
+    out: Path, inputs: Inputs, config: FinetuneConfig, lineage: Mapping[str, Any], model: Any, summary: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the trained model as a bundle with golden vectors, drift reference and card; returns the summary."""
+    from transformers import AutoTokenizer
+
+    from vlm_assets.training.bundling import Parts, write_bundle
+    from vlm_serving.bundle import open_bundle
+
+    start = open_bundle(inputs.base / "bundle", verify=False)
+    val_ids = split_ids(sorted(inputs.shards.glob("val-*.parquet")), REFERENCE_PICTURES)
+    ids = val_ids or split_ids(sorted(inputs.shards.glob("train-*.parquet")), config.golden_pictures)
+    pictures = raw_pictures(inputs.raw, ids)
+    card = _card(inputs.raw, inputs.base, summary, lineage)
     golden = [data for _, data in pictures[: config.golden_pictures]]
+    tokenizer: Any = AutoTokenizer.from_pretrained(start.path)
     parts = Parts(model, tokenizer, start.contract, golden, pictures, card, lineage, config.prompt)
     bundle = write_bundle(out / "bundle", parts)
     summary["bundle_version"] = bundle.version

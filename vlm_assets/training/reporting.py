@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
@@ -72,7 +73,9 @@ class Reporter(TrainerCallback):
             )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Trainer writes checkpoints in place; this marks the ones that were written to the end."""
+        """Trainer writes checkpoints in place; this marks the ones that were written to the end, by all workers."""
+        if args.world_size > 1:
+            torch.distributed.barrier()
         if state.is_world_process_zero:
             (Path(args.output_dir or "") / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 

@@ -1,6 +1,7 @@
 """Fine-tuning BLIP with Hugging Face's Trainer: needs torch, transformers, numpy and pillow, nothing of Dagster."""
 
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -179,7 +180,7 @@ def _trainer(
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(settings.warmup_share * settings.total_steps(len(examples))),
+        warmup_steps=math.ceil(settings.warmup_share * settings.total_steps(len(examples), _world_size())),
         max_grad_norm=settings.max_grad_norm,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
@@ -218,6 +219,10 @@ def _trainer(
     if selects and settings.patience:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     return trainer
+
+
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class CaptionTrainer(Trainer):
