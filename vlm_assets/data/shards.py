@@ -1,122 +1,75 @@
 """From clean splits to model-ready shards: pictures at the model's size, captions as token ids."""
 
-import io
+import math
+import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from vlm_assets.data.tables import SHARD, PackWriter, Row, read_json, read_rows, stream_pictures, write_json
-from vlm_assets.errors import SourceError
+from vlm_assets.data.captions import CaptionTokenizer, TokenCounts, read_tokenizer
+from vlm_assets.data.encoding import Encoding
+from vlm_assets.data.shard_files import ShardJob, encoded_bytes, shard_info
+from vlm_assets.data.shard_plan import ShardPlan
+from vlm_assets.data.shard_workers import run_here, run_in_processes, worker_count
+from vlm_assets.data.tables import read_json, read_rows, write_json
 from vlm_assets.progress import Progress
-from vlm_serving.images import decode_picture
-from vlm_serving.preprocessing import PreprocessingContract, model_pixels
+from vlm_serving.preprocessing import PreprocessingContract
 
 CONTRACT = "contract.json"
+GROUP_BYTES = 16 * 1024 * 1024  # what a reader takes at once
+GROUP_ROWS = 256
 
 
-@dataclass
-class TokenCounts:
-    """What tokenizing met."""
+@dataclass(frozen=True)
+class ShardSettings:
+    """How shards are made. Workers, nodes and the Ray address change nothing of their bytes."""
 
-    captions: int = 0
-    tokens: int = 0
-    unknown: int = 0
-    truncated: int = 0
-    lengths: Counter[int] = field(default_factory=Counter[int])  # with BOS and EOS
-
-    def to_json(self) -> dict[str, Any]:
-        """The counts with the shares that a reader wants."""
-        return {
-            "captions": self.captions,
-            "word_pieces": self.tokens,
-            "unknown_word_pieces": self.unknown,
-            "unknown_share": self.unknown / max(self.tokens, 1),
-            "truncated_captions": self.truncated,
-            "captions_by_length": {str(length): self.lengths[length] for length in sorted(self.lengths)},
-        }
+    encoding: Encoding = "png"
+    quality: int = 95
+    shard_bytes: int = 128 * 1024 * 1024
+    workers: int = 0  # processes a machine; 0: one for each core
+    nodes: int = 1
+    ray_address: str = ""
 
 
-class CaptionTokenizer:
-    """Captions to token ids as the model is trained and decoded: BOS, word pieces, EOS."""
-
-    def __init__(self, bundle: Path, contract: PreprocessingContract) -> None:
-        from transformers import AutoTokenizer
-
-        self.counts = TokenCounts()
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(bundle)
-        self._contract = contract
-
-    def encode(self, caption: str) -> list[int]:
-        """[BOS] + word pieces + [EOS], at most `max_caption_tokens` in all."""
-        pieces: list[int] = self._tokenizer(caption, add_special_tokens=False)["input_ids"]
-        room = self._contract.max_caption_tokens - 2
-        counts = self.counts
-        counts.captions += 1
-        counts.tokens += len(pieces)
-        counts.unknown += pieces.count(self._tokenizer.unk_token_id)
-        counts.truncated += len(pieces) > room
-        ids = [self._contract.bos_token_id, *pieces[:room], self._contract.eos_token_id]
-        counts.lengths[len(ids)] += 1
-        return ids
+DEFAULT_SETTINGS = ShardSettings()
 
 
 def write_shards(
-    splits: Path, raw: Path, bundle: Path, directory: Path, log: Callable[[str], object]
+    splits: Path,
+    raw: Path,
+    bundle: Path,
+    directory: Path,
+    log: Callable[[str], object],
+    settings: ShardSettings = DEFAULT_SETTINGS,
+    scratch: Path | None = None,
 ) -> dict[str, int]:
     """Write the shards of every split and the preprocessing contract that made them; returns pictures per split.
 
     `splits`, `raw` and `bundle` are directories of validated_splits, raw_dataset and a servable model. Pictures come in
-    the order of the snapshot and stream.
+    the order of the snapshot. Shards are made in `scratch`, where a killed run leaves the finished ones to the next.
+    Raises SourceError, StoreError.
     """
     contract = PreprocessingContract.from_json(read_json(bundle / CONTRACT))
-    tokenizer = CaptionTokenizer(bundle, contract)
-    rows = {row["sha256"]: row for row in read_rows(splits / "rows.parquet")}
-    names = sorted({row["split"] for row in rows.values()})
-    progress = Progress("shards", len(rows), log)
-    with ExitStack() as stack:
-        writers = {name: stack.enter_context(PackWriter(directory, name, SHARD)) for name in names}
-        for sha256, data in stream_pictures(raw):
-            row = rows.get(sha256)
-            if row is not None:
-                writers[row["split"]].add(shard_row(row, data, contract, tokenizer))
-                progress.advance()
-    progress.done()
-    counts = {name: writer.rows for name, writer in writers.items()}
-    if sum(counts.values()) != len(rows):
-        raise SourceError(
-            f"The snapshot holds {sum(counts.values()):,} of the {len(rows):,} pictures of the splits: these splits "
-            "were made from another snapshot. Materialize raw_dataset and validated_splits again, together."
-        )
+    plan = ShardPlan(splits, raw)
+    made = scratch or directory
+    text = read_tokenizer(bundle, contract)
+    job = ShardJob(tuple(plan.packs), made, contract, text, settings.encoding, settings.quality, GROUP_ROWS)
+    mean_bytes = encoded_bytes(job, plan.sample())
+    job = replace(job, rows_per_group=max(1, min(GROUP_ROWS, math.floor(GROUP_BYTES / mean_bytes))))
+    rows_per_file = max(1, round(settings.shard_bytes / mean_bytes))
+    _make(job, plan, rows_per_file, settings, log)
+    names = [f"{split}-{n:05d}.parquet" for split, files in plan.files(rows_per_file).items() for n in range(files)]
+    if made != directory:
+        for name in names:
+            _link(made / name, directory / name)
     shutil.copyfile(bundle / CONTRACT, directory / CONTRACT)
+    summary = _summary(plan.counts, [directory / name for name in names], job, mean_bytes)
     attribution = read_json(splits / "summary.json").get("attribution", {})
-    summary = _summary(counts, writers.values(), contract, tokenizer.counts)
     write_json(directory / "summary.json", {**summary, "attribution": attribution})
-    return counts
-
-
-def shard_row(row: Row, data: bytes, contract: PreprocessingContract, tokenizer: CaptionTokenizer) -> dict[str, Any]:
-    """One picture as a row of a shard."""
-    return {
-        "image_id": row["image_id"],
-        "image": {"bytes": model_png(data, contract), "path": f"{row['image_id']}.png"},
-        "captions": row["captions"],
-        "input_ids": [tokenizer.encode(caption) for caption in row["captions"]],
-        "slots": row["slots"],
-    }
-
-
-def model_png(data: bytes, contract: PreprocessingContract) -> bytes:
-    """The picture as the model will see it, before normalisation, as a lossless PNG."""
-    pixels = model_pixels(decode_picture(data), contract)  # (3, H, W)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return plan.counts
 
 
 def shard_paths(directory: Path, split: str) -> list[Path]:
@@ -126,23 +79,52 @@ def shard_paths(directory: Path, split: str) -> list[Path]:
 
 def sample_texts(directory: Path, bundle: Path, limit: int = 5) -> list[dict[str, str]]:
     """Captions beside their word pieces, from the training shards: what the model reads."""
-    from transformers import AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(bundle)
+    contract = PreprocessingContract.from_json(read_json(directory / CONTRACT))
+    tokenizer = CaptionTokenizer(read_tokenizer(bundle, contract), contract)
     rows = read_rows(shard_paths(directory, "train")[0], ["captions", "input_ids"])[:limit]
-    return [
-        {"caption": row["captions"][0], "word pieces": " ".join(tokenizer.convert_ids_to_tokens(row["input_ids"][0]))}
-        for row in rows
-    ]
+    return [{"caption": row["captions"][0], "word pieces": tokenizer.pieces(row["input_ids"][0])} for row in rows]
 
 
-def _summary(
-    counts: dict[str, int], writers: Iterable[PackWriter], contract: PreprocessingContract, tokens: TokenCounts
-) -> dict[str, Any]:
+def _make(
+    job: ShardJob, plan: ShardPlan, rows_per_file: int, settings: ShardSettings, log: Callable[[str], object]
+) -> None:
+    files = sum(plan.files(rows_per_file).values())
+    tasks = plan.tasks(rows_per_file)
+    workers = worker_count(settings.workers, plan.pictures, files)
+    progress = Progress("shards", plan.pictures, log)
+    if settings.ray_address or settings.nodes > 1:
+        from vlm_assets.data.ray_shards import run_on_ray
+
+        run_on_ray(job, tasks, settings.ray_address, settings.nodes * settings.workers, progress)
+    elif workers == 1:
+        run_here(job, tasks, progress)
+    else:
+        log(f"shards: {files:,} files by {workers} processes")
+        run_in_processes(job, tasks, workers, progress)
+    progress.done()
+
+
+def _link(made: Path, final: Path) -> None:
+    """The same file under a second name: if we are killed before it is published, the first is still there."""
+    try:
+        os.link(made, final)
+    except OSError:  # another file system
+        shutil.copyfile(made, final)
+
+
+def _summary(counts: dict[str, int], files: list[Path], job: ShardJob, mean_bytes: float) -> dict[str, Any]:
+    tokens = TokenCounts()
+    for file in files:
+        tokens.add(shard_info(file)["tokens"])
     return {
         "splits": counts,
-        "files": sum(writer.packs for writer in writers),
-        "image_size_px": contract.image_size_px,
-        "contract_sha256": contract.sha256,
+        "files": len(files),
+        "bytes": sum(file.stat().st_size for file in files),
+        "image_size_px": job.contract.image_size_px,
+        "encoding": job.encoding,
+        "quality": job.quality if job.encoding in ("jpeg", "webp") else None,
+        "rows_per_group": job.rows_per_group,
+        "mean_picture_bytes": round(mean_bytes),
+        "contract_sha256": job.contract.sha256,
         "tokens": tokens.to_json(),
     }

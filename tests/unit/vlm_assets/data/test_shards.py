@@ -1,122 +1,305 @@
+"""Shards: what is in them, that nothing but the inputs decides their bytes, and what happens when it goes wrong."""
+
+import errno
 import io
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from tests.tiny import tiny_bundle
-from tests.unit.vlm_assets.data.pictures import ListSource, picture, png
-from vlm_assets.data.config import SplitConfig
-from vlm_assets.data.raw import import_source
-from vlm_assets.data.shards import CaptionTokenizer, sample_texts, shard_paths, write_shards
-from vlm_assets.data.sources.base import SourceRow
-from vlm_assets.data.splits import write_splits
+from tests.unit.vlm_assets.data.pictures import encoded, picture, png
+from tests.unit.vlm_assets.data.shard_inputs import write_inputs
+from vlm_assets.data import shard_files, shard_workers
+from vlm_assets.data.captions import CaptionTokenizer, read_tokenizer
+from vlm_assets.data.shard_files import shard_info
+from vlm_assets.data.shards import ShardSettings, sample_texts, shard_paths, write_shards
 from vlm_assets.data.tables import SPLIT_ROWS, read_json, read_rows, write_rows
-from vlm_assets.errors import SourceError
+from vlm_assets.errors import SourceError, StoreError
 from vlm_serving.bundle import open_bundle
-from vlm_serving.images import decode_picture
-from vlm_serving.preprocessing import model_pixels
+from vlm_serving.preprocessing import decode_for_model
 
 CAPTIONS = ["a red square", "a blue circle on white", "a woman scientist", "a green dress with long sleeves " * 5, "щ"]
+PICTURES = 60
+SMALL = ShardSettings(shard_bytes=12_000, workers=1)  # several files a split
+
+
+def nothing(_: str) -> None:
+    """A log that nobody reads."""
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    path = tmp_path_factory.mktemp("shards")
-    for name in ("raw", "splits", "shards"):
-        (path / name).mkdir()
-    rows = [
-        SourceRow(str(seed), png(seed), captions=(f"a {CAPTIONS[seed % 5]}", CAPTIONS[seed % 5])) for seed in range(60)
-    ]
-    import_source(ListSource(rows), path / "raw", max_bad_fraction=0, log=lambda _: None)
-    config = SplitConfig(min_caption_characters=1)
-    write_splits(path / "raw", path / "splits", config.settings(), lambda _: None)
-    bundle = tiny_bundle(path / "bundle")
-    counts = write_shards(path / "splits", path / "raw", bundle, path / "shards", lambda _: None)
-    return {"path": path, "bundle": bundle, "counts": counts, "contract": open_bundle(bundle).contract}
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("inputs")
+    pictures = [png(seed) if seed % 2 else encoded(picture(seed, (300, 200)), "JPEG") for seed in range(PICTURES)]
+    captions = [(f"a {CAPTIONS[seed % 5]}", CAPTIONS[seed % 5]) for seed in range(PICTURES)]
+    raw, splits = write_inputs(path, pictures, captions)
+    return {"raw": raw, "splits": splits, "bundle": tiny_bundle(path / "bundle"), "pictures": pictures}
 
 
-def shard_rows(made: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row for file in sorted((made["path"] / "shards").glob("*.parquet")) for row in read_rows(file)]
+def make(inputs: dict[str, Any], path: Path, settings: ShardSettings = SMALL, **options: Any) -> Path:
+    path.mkdir(parents=True)
+    write_shards(inputs["splits"], inputs["raw"], inputs["bundle"], path, nothing, settings, **options)
+    return path
 
 
-def test_every_picture_is_in_the_shard_of_its_split(made):
-    expected = {row["image_id"]: row["split"] for row in read_rows(made["path"] / "splits" / "rows.parquet")}
-    found = {
-        row["image_id"]: split
-        for split in made["counts"]
-        for file in shard_paths(made["path"] / "shards", split)
-        for row in read_rows(file)
-    }
-    assert found == expected
-    assert sum(made["counts"].values()) == 60
+@pytest.fixture(scope="module")
+def made(inputs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = make(inputs, tmp_path_factory.mktemp("made") / "shards")
+    return {**inputs, "path": path, "contract": open_bundle(inputs["bundle"]).contract}
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(path.glob("*.parquet"))}
+
+
+def shard_rows(path: Path) -> list[dict[str, Any]]:
+    return [row for file in sorted(path.glob("*.parquet")) for row in read_rows(file)]
+
+
+def vocabulary(made: dict[str, Any]) -> str:
+    return read_tokenizer(made["bundle"], made["contract"])
+
+
+def test_every_picture_is_in_the_shards_of_its_split_in_the_snapshot_s_order(made):
+    split_of = {row["image_id"]: row["split"] for row in read_rows(made["splits"] / "rows.parquet")}
+    packs = sorted(made["raw"].glob("pictures-*.parquet"))
+    order = [row["sha256"][:16] for pack in packs for row in read_rows(pack, ["sha256"])]
+    for split in sorted(set(split_of.values())):
+        found = [row["image_id"] for file in shard_paths(made["path"], split) for row in read_rows(file)]
+        assert found == [image_id for image_id in order if split_of.get(image_id) == split]
+    assert len(packs) > 2 and len(shard_paths(made["path"], "train")) > 2, "the interesting case"
 
 
 def test_pictures_are_exactly_what_the_model_will_see(made):
-    sources = {seed: decode_picture(png(seed)) for seed in range(60)}
-    wanted = {model_pixels(image, made["contract"]).tobytes() for image in sources.values()}
-    for row in shard_rows(made):
+    wanted = {decode_for_model(data, made["contract"]).pixels.tobytes() for data in made["pictures"]}
+    for row in shard_rows(made["path"]):
         stored = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))  # (H, W, 3)
         assert stored.transpose(2, 0, 1).tobytes() in wanted
 
 
 def test_captions_are_framed_truncated_and_counted(made):
-    contract = made["contract"]
-    for row in shard_rows(made):
+    contract, rows = made["contract"], shard_rows(made["path"])
+    for row in rows:
         assert len(row["input_ids"]) == len(row["captions"])
         for ids in row["input_ids"]:
             assert (ids[0], ids[-1]) == (contract.bos_token_id, contract.eos_token_id)
             assert len(ids) <= contract.max_caption_tokens
-    tokens = read_json(made["path"] / "shards" / "summary.json")["tokens"]
-    assert tokens["captions"] == 120
-    assert tokens["truncated_captions"] == 24, "one in five captions is far too long"
+    tokens = read_json(made["path"] / "summary.json")["tokens"]
+    assert tokens["captions"] == 2 * len(rows)
+    assert tokens["truncated_captions"] == sum(CAPTIONS[3] in row["captions"] for row in rows) * 2
     assert tokens["unknown_word_pieces"] > 0
-    assert sum(tokens["captions_by_length"].values()) == 120
+    assert sum(tokens["captions_by_length"].values()) == 2 * len(rows)
 
 
-def test_token_ids_decode_to_the_caption(made):
-    tokenizer = CaptionTokenizer(made["bundle"], made["contract"])
-    ids = tokenizer.encode("a woman scientist")
-    assert tokenizer._tokenizer.decode(ids[1:-1]) == "a woman scientist"
-    texts = sample_texts(made["path"] / "shards", made["bundle"], limit=2)
+def test_token_ids_are_those_of_transformers_and_decode_to_the_caption(made):
+    from transformers import AutoTokenizer
+
+    tokenizer = CaptionTokenizer(vocabulary(made), made["contract"])
+    theirs = AutoTokenizer.from_pretrained(made["bundle"])
+    for caption in [*CAPTIONS, "A WOMAN's  dress-coat!", "naïve café", "[SEP] and [PAD]", ""]:
+        expected = theirs(caption, add_special_tokens=False)["input_ids"][: made["contract"].max_caption_tokens - 2]
+        assert tokenizer.encode(caption)[1:-1] == expected
+    assert theirs.decode(tokenizer.encode("a woman scientist")[1:-1]) == "a woman scientist"
+    texts = sample_texts(made["path"], made["bundle"], limit=2)
     assert len(texts) == 2 and texts[0]["word pieces"].startswith("[DEC]")
 
 
 def test_a_caption_that_just_fits_is_not_truncated(made):
-    pieces = len(CaptionTokenizer(made["bundle"], made["contract"]).encode("a red square")) - 2
-    fits = CaptionTokenizer(made["bundle"], replace(made["contract"], max_caption_tokens=pieces + 2))
-    short = CaptionTokenizer(made["bundle"], replace(made["contract"], max_caption_tokens=pieces + 1))
+    text = vocabulary(made)
+    pieces = len(CaptionTokenizer(text, made["contract"]).encode("a red square")) - 2
+    fits = CaptionTokenizer(text, replace(made["contract"], max_caption_tokens=pieces + 2))
+    short = CaptionTokenizer(text, replace(made["contract"], max_caption_tokens=pieces + 1))
     fits.encode("a red square")
     short.encode("a red square")
     assert (fits.counts.truncated, short.counts.truncated) == (0, 1)
 
 
-def test_the_contract_goes_with_the_shards(made):
-    assert (made["path"] / "shards" / "contract.json").read_bytes() == (made["bundle"] / "contract.json").read_bytes()
-    assert read_json(made["path"] / "shards" / "summary.json")["contract_sha256"] == made["contract"].sha256
+def test_each_file_says_which_contract_made_it(made):
+    assert (made["path"] / "contract.json").read_bytes() == (made["bundle"] / "contract.json").read_bytes()
+    assert read_json(made["path"] / "summary.json")["contract_sha256"] == made["contract"].sha256
+    for file in made["path"].glob("*.parquet"):
+        info = shard_info(file)
+        assert (info["contract_sha256"], info["encoding"]) == (made["contract"].sha256, "png")
+        assert f"{info['split']}-{info['number']:05d}.parquet" == file.name
+    with pytest.raises(StoreError, match=r"rows\.parquet is not a shard of this project"):
+        shard_info(made["splits"] / "rows.parquet")
 
 
-def test_hugging_face_datasets_opens_them_and_shows_pictures(made, tmp_path: Path):
+def test_files_have_about_the_size_that_was_asked_for(inputs, tmp_path: Path):
+    made = make(inputs, tmp_path / "shards", replace(SMALL, shard_bytes=20_000))
+    sizes = [sum(len(row["image"]["bytes"]) for row in read_rows(file)) for file in shard_paths(made, "train")]
+    assert len(sizes) > 2
+    assert all(10_000 < size < 30_000 for size in sizes)
+
+
+@pytest.mark.parametrize("encoding", ["png", "jpeg", "webp", "raw"])
+def test_hugging_face_pandas_and_duckdb_open_every_encoding(inputs, encoding: Any, tmp_path: Path):
+    import duckdb
+    import pandas as pd
     from datasets import load_dataset
 
-    files = {"train": str(made["path"] / "shards" / "train-*.parquet")}
-    data = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
-    assert len(data) == made["counts"]["train"]
-    assert data[0]["image"].size == (32, 32)
-    assert data[0]["captions"][0].startswith("a ")
-    raw = load_dataset(
-        "parquet", data_files=str(made["path"] / "raw" / "pictures-*.parquet"), split="train", cache_dir=str(tmp_path)
+    path = make(inputs, tmp_path / "shards", replace(SMALL, encoding=encoding, quality=95))
+    pattern = str(path / "train-*.parquet")
+    expected = [row for file in shard_paths(path, "train") for row in read_rows(file)]
+    data = load_dataset("parquet", data_files={"train": pattern}, split="train", cache_dir=str(tmp_path / "hf"))
+    assert len(data) == len(expected)
+    assert (data[0]["image"].size, data[0]["image"].mode) == ((32, 32), "RGB")
+    assert data[0]["captions"] == expected[0]["captions"] and data[0]["input_ids"] == expected[0]["input_ids"]
+    frame = pd.read_parquet(shard_paths(path, "train")[0])
+    assert [list(ids) for ids in frame["input_ids"][0]] == expected[0]["input_ids"]
+    found = duckdb.sql(f"select image_id, octet_length(image.bytes), len(input_ids) from '{pattern}' order by 1")
+    assert found.fetchall() == sorted(
+        (row["image_id"], len(row["image"]["bytes"]), len(row["input_ids"])) for row in expected
     )
-    assert raw[0]["image"].size == picture(0).size
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_bytes_do_not_depend_on_the_number_of_workers(made, tmp_path: Path, monkeypatch, workers: int):
+    monkeypatch.setattr(shard_workers, "FEW_PICTURES", 0)
+    path = make(made, tmp_path / "shards", replace(SMALL, workers=workers))
+    assert files_of(path) == files_of(made["path"])
+    assert (path / "summary.json").read_bytes() == (made["path"] / "summary.json").read_bytes()
+
+
+def test_finished_shards_are_kept_and_damaged_ones_made_again(made, tmp_path: Path):
+    scratch = make(made, tmp_path / "scratch")
+    kept, cut, gone = sorted(scratch.glob("*.parquet"))[:3]
+    cut.write_bytes(cut.read_bytes()[:-100])
+    gone.unlink()
+    before = kept.stat().st_mtime_ns
+    path = make(made, tmp_path / "shards", scratch=scratch)
+    assert files_of(path) == files_of(made["path"])
+    assert kept.stat().st_mtime_ns == before
+    assert [file.name for file in path.iterdir() if file.name.startswith(".")] == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from vlm_assets.data import shard_workers
+from vlm_assets.data.shards import ShardSettings, write_shards
+shard_workers.FEW_PICTURES = 0
+if __name__ == "__main__":
+    splits, raw, bundle, out, scratch = map(Path, sys.argv[1:6])
+    settings = ShardSettings(shard_bytes=12_000, workers=2)
+    write_shards(splits, raw, bundle, out, print, settings, scratch)
+"""
+
+
+def test_killed_at_any_moment_and_run_again_gives_the_same_bytes_and_leaves_no_process(made, tmp_path: Path):
+    script, scratch = tmp_path / "run.py", tmp_path / "scratch"
+    script.write_text(KILLED)
+    scratch.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
+    for attempt, wait_for in enumerate((1, 4, 8)):
+        out = tmp_path / f"out{attempt}"
+        out.mkdir()
+        command = [sys.executable, str(script), *map(str, (made["splits"], made["raw"], made["bundle"], out, scratch))]
+        run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True)
+        while run.poll() is None and len(list(scratch.glob("*.parquet"))) < wait_for:
+            time.sleep(0.005)
+        run.kill()
+        run.communicate()
+        assert not list(out.glob("summary.json")) or run.returncode == 0
+        for file in scratch.glob("*.parquet"):
+            pq.read_table(file)  # whatever is visible is whole
+    deadline_s = time.monotonic() + 10
+    while _alive(run.pid) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not _alive(run.pid), "workers outlived their parent"
+    path = make(made, tmp_path / "shards", scratch=scratch)
+    assert files_of(path) == files_of(made["path"])
+
+
+def _alive(process_group: int) -> bool:
+    try:
+        os.killpg(process_group, 0)
+    except ProcessLookupError:
+        return False
+    states = subprocess.run(
+        ["ps", "-o", "stat=", "-g", str(process_group)], capture_output=True, text=True, check=False
+    )
+    return any(not state.startswith("Z") for state in states.stdout.split())
+
+
+def test_progress_counts_all_workers(made, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(shard_workers, "FEW_PICTURES", 0)
+    lines: list[str] = []
+    (tmp_path / "shards").mkdir()
+    write_shards(
+        made["splits"], made["raw"], made["bundle"], tmp_path / "shards", lines.append, replace(SMALL, workers=2)
+    )
+    count = len(shard_rows(made["path"]))
+    assert f"100% {count}/{count} pictures" in lines[-1]
+    assert "by 2 processes" in lines[0]
 
 
 def test_splits_of_another_snapshot_are_refused(made, tmp_path: Path):
-    rows = read_rows(made["path"] / "splits" / "rows.parquet")
+    rows = read_rows(made["splits"] / "rows.parquet")
     write_rows(tmp_path / "rows.parquet", SPLIT_ROWS, [*rows, {**rows[0], "sha256": "0" * 64}])
     with pytest.raises(
-        SourceError, match="holds 60 of the 61 pictures of the splits: these splits were made from another"
+        SourceError, match="holds 54 of the 55 pictures of the splits: these splits were made from another"
     ):
-        write_shards(tmp_path, made["path"] / "raw", made["bundle"], tmp_path, lambda _: None)
+        write_shards(tmp_path, made["raw"], made["bundle"], tmp_path, nothing)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_picture_that_cannot_be_decoded_is_one_clear_error(inputs, tmp_path: Path, monkeypatch, workers: int):
+    monkeypatch.setattr(shard_workers, "FEW_PICTURES", 0)
+    pictures = [png(seed) for seed in range(40)]
+    raw, splits = write_inputs(tmp_path, [*pictures[:30], pictures[30][:200], *pictures[31:]], [("a dress",)] * 40)
+    out = tmp_path / "shards"
+    with pytest.raises(SourceError, match=r"Picture [0-9a-f]{16} of the snapshot cannot be decoded: The PNG picture"):
+        make({**inputs, "raw": raw, "splits": splits}, out, replace(SMALL, workers=workers))
+    assert not (out / "summary.json").exists()
+    assert not list(out.glob(".*")), "no half-written file"
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_written(made, tmp_path: Path, monkeypatch):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shard_files.pq.ParquetWriter, "write_table", full)
+    with pytest.raises(StoreError, match=r"Cannot write the shard .*No space left on device. Make room"):
+        make(made, tmp_path / "shards")
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+def test_a_worker_killed_from_outside_is_one_clear_error(made, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(shard_workers, "FEW_PICTURES", 0)
+    real = shard_workers.wait
+
+    def kill_one_then_wait(*arguments: Any) -> Any:
+        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(int(workers[0]), signal.SIGKILL)
+        return real(*arguments)
+
+    monkeypatch.setattr(shard_workers, "wait", kill_one_then_wait)
+    with pytest.raises(SourceError, match="A worker that made shards was killed, most likely for want of memory; 2"):
+        make(made, tmp_path / "shards", replace(SMALL, workers=2))
+
+
+def test_a_vocabulary_of_another_model_is_refused(made, tmp_path: Path):
+    bundle = tiny_bundle(tmp_path / "bundle")
+    contract = made["contract"]
+    with pytest.raises(SourceError, match=r"not the one of the preprocessing contract: its sha256 begins with"):
+        read_tokenizer(bundle, replace(contract, tokenizer_sha256="0" * 64))
+    with pytest.raises(SourceError, match=r"has \{'bos_token_id': 30522\}, but the vocabulary .* ends at"):
+        read_tokenizer(bundle, replace(contract, bos_token_id=30522))
+    (bundle / "tokenizer.json").write_text("{}")
+    with pytest.raises(SourceError, match=r"tokenizer.json is not a tokenizer: "):
+        read_tokenizer(bundle, contract)
+    (bundle / "tokenizer.json").unlink()
+    with pytest.raises(SourceError, match=r"has no tokenizer.json; only its fast tokenizer"):
+        read_tokenizer(bundle, contract)
