@@ -1,19 +1,21 @@
 """Captions that say nothing of the picture, or say it in a way that a model should not learn.
 
-Lengths in tokens are a lower bound: words and punctuation marks as BERT's basic tokenizer separates them, each of which
-is at least one word piece. The base model, which knows the true number, comes later; `tokenized_shards` counts with it.
+Lengths in tokens are a lower bound: words and punctuation marks as the tokenizer of BERT, which is BLIP's, separates
+them before it cuts words into one piece or more. The base model, which knows the true number, comes later;
+`tokenized_shards` counts with it.
 """
 
 import re
 import unicodedata
+from collections.abc import Callable
+from functools import cache
 from pathlib import PurePosixPath
+from typing import Any
 
 from vlm_assets.data.quality import DEFAULT_LIMITS, KNOWN_SUFFIXES, Fault, QualityLimits
 
 SHOWN_CHARACTERS = 40
 BOS_AND_EOS = 2
-HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # written without spaces: one token each
-TOKEN = re.compile(rf"[{HAN}]|[^\W_{HAN}]+|[^\w\s]|_")
 PATTERNS = (  # those that drop first
     ("has_html", re.compile(r"</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|<!--|&(?:[a-z]{2,8}|#\d{2,6}|#x[0-9a-f]{2,6});", re.I)),
     ("has_email", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")),
@@ -77,7 +79,16 @@ def is_file_name(caption: str, file_name: str) -> bool:
 
 def least_tokens(caption: str) -> int:
     """A lower bound of the tokens that BERT's word pieces need, with BOS and EOS."""
-    return len(TOKEN.findall(caption)) + BOS_AND_EOS
+    normalize, split = _basic_tokenizer()
+    return len(split(normalize(caption))) + BOS_AND_EOS
+
+
+@cache
+def _basic_tokenizer() -> tuple[Callable[[str], str], Callable[[str], list[Any]]]:
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    return BertNormalizer().normalize_str, BertPreTokenizer().pre_tokenize_str
 
 
 def _mojibake(caption: str) -> Fault | None:
