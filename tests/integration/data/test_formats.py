@@ -1,8 +1,13 @@
-"""Every kind of source, in its genuine format and with its own preset, through raw_dataset and validated_splits."""
+"""Every kind of source, in its genuine format, by the very command that docs/data.md gives for it.
+
+The commands run in this process: `export` lines set the environment, `dagster` lines go to Dagster's command line.
+"""
 
 import csv
 import io
 import json
+import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,29 +16,33 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
+from dagster._cli import create_dagster_cli
 from PIL import Image
 
 from tests.unit.vlm_assets.data.pictures import encoded
 from tests.unit.vlm_assets.data.sources import formats
 from tests.unit.vlm_assets.data.sources.formats import Pair
-from vlm_assets.data.assets import raw_dataset, validated_splits
 from vlm_assets.data.sources.openmoji import OpenMojiSource
 from vlm_assets.data.tables import read_rows
-from vlm_assets.presets import PRESETS, read_preset
-from vlm_assets.resources import RefIOManager, StoreResource
+from vlm_assets.presets import PRESETS
 
 pytestmark = pytest.mark.integration
 
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "data.md").read_text()
+COMMANDS = dict(re.findall(r"^<!-- run: (\w+) -->\n```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 PICTURES = 60
 Row = dict[str, Any]
+Metadata = dict[str, Any]
+Runner = Callable[[str, Path], dict[str, Metadata]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One format: its preset, who writes the fixture, and what the metadata must say of it."""
+    """One format: its kind, who writes the fixture, and what the metadata must say of it."""
 
-    preset: str
-    variable: str
+    kind: str
     write: Callable[[Path, Sequence[Pair]], Path]
     captions_per_picture: int = 1
     put_aside: dict[str, int] = field(default_factory=dict[str, int])
@@ -79,18 +88,16 @@ def write_webdataset(root: Path, items: Sequence[Pair]) -> Path:
 
 
 CASES = {
-    "image_folder": Case("image_folder", "VLM_PICTURES", write_image_folder, put_aside={"no_metadata_line": 1}),
-    "table": Case("table", "VLM_TABLE", write_table, put_aside={"missing_picture": 1}, pictures_per_group=2),
-    "coco": Case("coco", "VLM_COCO", formats.write_coco, 5),
-    "karpathy": Case("coco", "VLM_COCO", formats.write_karpathy, 5, given_splits={"train": 42, "val": 6, "test": 12}),
-    "flickr30k-token": Case("flickr30k", "VLM_FLICKR30K", formats.write_flickr30k_token, 5),
-    "flickr30k-csv": Case("flickr30k", "VLM_FLICKR30K", formats.write_flickr30k_csv, 5),
-    "multimodal": Case("deepfashion", "VLM_DEEPFASHION", formats.write_multimodal, pictures_per_group=2),
-    "inshop": Case(
-        "deepfashion", "VLM_DEEPFASHION", formats.write_inshop, pictures_per_group=2, given_splits={"test": 20}
-    ),
-    "huggingface": Case("huggingface", "VLM_HF_DATASET", write_huggingface),
-    "webdataset": Case("webdataset", "VLM_WEBDATASET", write_webdataset, put_aside={"missing_picture": 1}),
+    "image_folder": Case("image_folder", write_image_folder, put_aside={"no_metadata_line": 1}),
+    "table": Case("table", write_table, put_aside={"missing_picture": 1}, pictures_per_group=2),
+    "coco": Case("coco", formats.write_coco, 5),
+    "karpathy": Case("coco", formats.write_karpathy, 5, given_splits={"train": 42, "val": 6, "test": 12}),
+    "flickr30k-token": Case("flickr30k", formats.write_flickr30k_token, 5),
+    "flickr30k-csv": Case("flickr30k", formats.write_flickr30k_csv, 5),
+    "multimodal": Case("deepfashion", formats.write_multimodal, pictures_per_group=2),
+    "inshop": Case("deepfashion", formats.write_inshop, pictures_per_group=2, given_splits={"test": 20}),
+    "huggingface": Case("huggingface", write_huggingface),
+    "webdataset": Case("webdataset", write_webdataset, put_aside={"missing_picture": 1}),
 }
 
 
@@ -106,21 +113,50 @@ def as_jpeg(png: bytes) -> bytes:
     return encoded(Image.open(io.BytesIO(png)).convert("RGB"), "JPEG", quality=95)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_format_and_its_preset(name: str, items: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    case = CASES[name]
-    monkeypatch.setenv(case.variable, str(case.write(tmp_path / "set", items)))
-    result, store = materialize(case.preset, tmp_path)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One Dagster home for all runs."""
+    return tmp_path_factory.mktemp("home")
 
-    raw = metadata_of(result, "raw_dataset")
+
+@pytest.fixture
+def run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """Run the page's command for a kind on a fixture; returns the metadata of the assets."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("VLM_STORE", str(tmp_path / "store"))
+
+    def run_commands(kind: str, folder: Path) -> dict[str, Metadata]:
+        for line in COMMANDS[kind].splitlines():
+            words = shlex.split(line)
+            if words[0] == "export":
+                variable, _, path = words[1].partition("=")
+                assert path.startswith("/path/to/")
+                monkeypatch.setenv(variable, str(folder))
+            else:
+                assert words[0] == "dagster"
+                done = CliRunner().invoke(create_dagster_cli(), words[1:])
+                assert done.exit_code == 0, done.output[-3000:]
+        with dg.DagsterInstance.get() as instance:
+            return {asset: metadata_of(instance, asset) for asset in ("raw_dataset", "validated_splits")}
+
+    return run_commands
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_format_by_the_command_of_the_page(name: str, items: list[Pair], tmp_path: Path, run: Runner):
+    case = CASES[name]
+    metadata = run(case.kind, case.write(tmp_path / "set", items))
+
+    raw = metadata["raw_dataset"]
     assert raw["dagster/row_count"] == PICTURES
     assert raw["captions"] == PICTURES * case.captions_per_picture
     assert counts_in(raw["quarantined"], "reason") == case.put_aside
 
-    splits = metadata_of(result, "validated_splits")
+    splits = metadata["validated_splits"]
     split_counts = counts_in(splits["splits"], "split")
     assert splits["dagster/row_count"] == sum(split_counts.values()) > 0.8 * PICTURES
-    rows = read_rows(store.open().directory(result.output_for_node("validated_splits")) / "rows.parquet")
+    rows = read_rows(Path(splits["dagster/uri"]) / "rows.parquet")
     assert Counter(row["split"] for row in rows) == +Counter(split_counts)
     assert is_whole(rows, case.pictures_per_group)
     for split, count in case.given_splits.items():
@@ -128,34 +164,27 @@ def test_a_format_and_its_preset(name: str, items: list[Pair], tmp_path: Path, m
         assert count - dropped <= split_counts[split] <= count
 
 
-def test_an_unchanged_source_is_not_imported_again(items: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("VLM_COCO", str(formats.write_coco(tmp_path / "set", items)))
-    first, second = (metadata_of(materialize("coco", tmp_path)[0], "raw_dataset") for _ in range(2))
+def test_an_unchanged_source_is_not_imported_again(items: list[Pair], tmp_path: Path, run: Runner):
+    folder = formats.write_coco(tmp_path / "set", items)
+    first, second = (run("coco", folder)["raw_dataset"] for _ in range(2))
     assert (first["reused"], second["reused"]) == (False, True)
     assert first["version"] == second["version"]
 
 
-def materialize(preset: str, folder: Path) -> tuple[dg.ExecuteInProcessResult, StoreResource]:
-    """Run the two assets with the preset's config, store and all in a folder."""
-    ops = read_preset(PRESETS / f"{preset}.yaml")["ops"]
-    store = StoreResource(root=str(folder / "store"))
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize(
-            [raw_dataset, validated_splits],
-            instance=instance,
-            resources={"store": store, "io_manager": RefIOManager(store=store)},
-            run_config={"ops": {name: ops[name] for name in ("raw_dataset", "validated_splits")}},
-        )
-    assert result.success
-    return result, store
+def test_the_page_has_a_command_for_every_kind_with_a_preset():
+    presets = {path.stem for path in PRESETS.glob("*.yaml")} - {"blip-base", "clothing", "openmoji"}
+    assert set(COMMANDS) == presets == {case.kind for case in CASES.values()}
+    assert presets <= set(re.findall(r"^\| \[?`(\w+)`", PAGE, re.MULTILINE)), "and a row in the table"
 
 
-def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+def metadata_of(instance: dg.DagsterInstance, asset: str) -> Metadata:
     """What the UI shows of an asset, as plain values; tables stay what they are."""
-    materialization = result.asset_materializations_for_node(asset)[0]
+    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    assert event is not None
+    assert event.asset_materialization is not None
     return {
         key: value if isinstance(value, dg.TableMetadataValue) else value.value
-        for key, value in materialization.metadata.items()
+        for key, value in event.asset_materialization.metadata.items()
     }
 
 
