@@ -64,6 +64,9 @@ def shard_metadata(ref: ArtifactRef, path: Path, texts: Sequence[Row]) -> Metada
     return {
         **_common(ref, path, first, sum(summary["splits"].values())),
         "splits": count_table(summary["splits"], "split"),
+        "files": summary["files"],
+        "encoding": summary["encoding"] + (f" {summary['quality']}" if summary["quality"] else ""),
+        "mean_picture_bytes": summary["mean_picture_bytes"],
         "image_size_px": summary["image_size_px"],
         "contract_sha256": summary["contract_sha256"],
         "word_pieces": tokens["word_pieces"],

@@ -84,7 +84,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_pack(path: Path, schema: pa.Schema, rows: Sequence[Row]) -> None:
     """Write one file of pictures, in row groups that a reader can hold."""
-    table = pa.Table.from_pylist(list(rows), schema=_with_features(schema))
+    table = pa.Table.from_pylist(list(rows), schema=with_features(schema))
     pq.write_table(table, path, compression="zstd", row_group_size=ROWS_PER_GROUP)
 
 
@@ -117,7 +117,7 @@ class PackWriter:
     def __init__(self, directory: Path, prefix: str, schema: pa.Schema, pack_bytes: int = PACK_BYTES) -> None:
         self.rows = 0
         self.packs = 0
-        self._directory, self._prefix, self._schema = directory, prefix, _with_features(schema)
+        self._directory, self._prefix, self._schema = directory, prefix, with_features(schema)
         self._pack_bytes = pack_bytes
         self._written_bytes = 0
         self._waiting: list[Row] = []
@@ -163,7 +163,7 @@ class PackWriter:
         self._writer, self._written_bytes = None, 0
 
 
-def _with_features(schema: pa.Schema) -> pa.Schema:
+def with_features(schema: pa.Schema) -> pa.Schema:
     """Say to Hugging Face `datasets` which column is a picture, in the words that it writes itself."""
     features = {field.name: _feature(field.type) for field in schema}
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
