@@ -8,6 +8,7 @@ SHELL := bash
 PY := .venv/bin/python
 MAIN := .venv/.main-installed
 DEV := .venv/.dev-installed
+DVC := .venv-dvc/.installed
 INSTALL := tools/install.sh
 export PYTHON
 # The instance that the demo writes and the UI shows; set DAGSTER_HOME yourself for another one.
@@ -35,6 +36,14 @@ setup: $(MAIN) ## install what it takes to run into .venv (Python 3.11)
 setup-dev: $(DEV) ## the same and the tools of the tests and checks
 	@echo "ready: source .venv/bin/activate"
 
+$(DVC): tools/dvc-constraints.txt tools/install_dvc.sh | $(MAIN)
+	@tools/install_dvc.sh
+	@touch $@
+
+.PHONY: dvc
+dvc: $(DVC) ## install DVC into .venv-dvc, an environment of its own
+	@echo "ready: .venv-dvc/bin/dvc"
+
 .PHONY: demo
 demo: $(MAIN) ## the whole chain on the embedded pictures, ten captions over HTTP, a summary
 	@$(PY) -m vlm_assets demo
@@ -44,7 +53,7 @@ up: $(MAIN) ## Dagster UI and daemon, MLflow and Ray Serve in this terminal; Ctr
 	@$(PY) -m vlm_assets up
 
 .PHONY: test
-test: $(DEV) ## the whole suite: unit, integration and browser
+test: $(DEV) $(DVC) ## the whole suite: unit, integration and browser
 	$(PYTEST) -m "not slow"
 
 .PHONY: test-fast
@@ -52,7 +61,7 @@ test-fast: $(DEV) ## unit tests only
 	$(PYTEST) tests/unit
 
 .PHONY: test-slow
-test-slow: $(DEV) ## the tests that take minutes each
+test-slow: $(DEV) $(DVC) ## the tests that take minutes each
 	$(PYTEST) -m slow
 
 .PHONY: check

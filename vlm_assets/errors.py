@@ -5,6 +5,7 @@ VlmError
 ├── SourceError        the source cannot be read, is empty, or too much of it is unusable
 │   └── UnreadableFileError  one file of the source cannot be read; the others may
 ├── StoreError         an artifact is missing, damaged or cannot be written
+├── RegistryError      the data registry (git, DVC and its remote) refuses or cannot be reached
 ├── TrainingError      training cannot start, or stopped: out of memory, loss not finite, nothing to learn from
 ├── GateError          a candidate may not be released; lists the failed rules
 ├── CorpusError        candidates and references that cannot be scored: counts differ, or nothing is there
@@ -33,6 +34,10 @@ class UnreadableFileError(SourceError):
 
 class StoreError(VlmError):
     """An artifact is missing, damaged or cannot be written."""
+
+
+class RegistryError(VlmError):
+    """The data registry (git, DVC and its remote) refuses or cannot be reached."""
 
 
 class TrainingError(VlmError):

@@ -1,5 +1,7 @@
 """The data stage: raw_dataset -> validated_splits -> tokenized_shards."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from vlm_assets.contracts import ArtifactRef, Recipe
@@ -8,8 +10,9 @@ from vlm_assets.data.metadata import raw_metadata, shard_metadata, split_metadat
 from vlm_assets.data.raw import import_source
 from vlm_assets.data.shards import sample_texts, write_shards
 from vlm_assets.data.splits import write_splits
+from vlm_assets.data.versioning import RegistryConfig, build_versioned, restore
 from vlm_assets.resources import OPTIONAL, StoreResource, TrackerResource
-from vlm_assets.store import Draft
+from vlm_assets.store import Built, Draft
 from vlm_assets.training.base_on_demand import base_of_this_run
 
 GROUP = "data"
@@ -28,10 +31,13 @@ SHARDS_CODE_VERSION = "1"
 )
 def raw_dataset(context: dg.AssetExecutionContext, config: RawDatasetConfig, store: StoreResource):
     """The source's fingerprint is part of the version: an unchanged source is not imported again."""
+    opened = store.open()
+    if isinstance(config.source, RegistryConfig):
+        built, tracked = restore(opened, config.source, "raw_dataset", RAW_CODE_VERSION, context.log.info)
+        return _raw_result(built, tracked)
     source = config.source.open()
     inputs = {"source": source.fingerprint()}
     recipe = Recipe("raw_dataset", RAW_CODE_VERSION, config.model_dump(), inputs=inputs)
-    opened = store.open()
 
     def write(draft: Draft) -> None:
         draft.counts |= import_source(
@@ -42,8 +48,11 @@ def raw_dataset(context: dg.AssetExecutionContext, config: RawDatasetConfig, sto
             scratch=opened.scratch(recipe),
         )
 
-    built = opened.build(recipe, write)
-    metadata = {**raw_metadata(built.ref, built.path), "reused": built.reused}
+    return _raw_result(*build_versioned(opened, recipe, write, context.log.info))
+
+
+def _raw_result(built: Built, tracked: Mapping[str, str]) -> dg.MaterializeResult[ArtifactRef]:
+    metadata = {**raw_metadata(built.ref, built.path), **tracked, "reused": built.reused}
     return dg.MaterializeResult(value=built.ref, data_version=dg.DataVersion(built.ref.version), metadata=metadata)
 
 
@@ -96,7 +105,7 @@ def tokenized_shards(
         splits, raw = opened.directory(validated_splits), opened.directory(raw_dataset)
         draft.counts |= write_shards(splits, raw, bundle, draft.path, context.log.info)
 
-    built = opened.build(recipe, write)
+    built, tracked = build_versioned(opened, recipe, write, context.log.info)
     texts = sample_texts(built.path, bundle)
-    metadata = {**shard_metadata(built.ref, built.path, texts), "reused": built.reused}
+    metadata = {**shard_metadata(built.ref, built.path, texts), **tracked, "reused": built.reused}
     return dg.MaterializeResult(value=built.ref, data_version=dg.DataVersion(built.ref.version), metadata=metadata)

@@ -15,6 +15,7 @@ from vlm_assets.data.sources.table import TableConfig
 from vlm_assets.data.sources.webdataset import WebDatasetConfig
 from vlm_assets.data.split import Holdout, SplitPlan
 from vlm_assets.data.splits import SplitSettings
+from vlm_assets.data.versioning import RegistryConfig
 
 AnySourceConfig = (
     OpenMojiConfig
@@ -25,6 +26,7 @@ AnySourceConfig = (
     | Flickr30kConfig
     | DeepFashionConfig
     | WebDatasetConfig
+    | RegistryConfig
 )
 
 
