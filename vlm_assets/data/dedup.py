@@ -1,13 +1,14 @@
-"""Near duplicates: the same picture re-encoded or resized, and not its sibling in another colour.
+"""Near duplicates: the same picture re-encoded, resized, slightly cropped or relit, not its sibling in another colour.
 
-A 64-bit difference hash of the grey picture finds candidates without comparing all pairs; a small colour thumbnail
-decides. The hash alone cannot: the five skin tones of one drawing have the same grey edges. Mean difference alone
-cannot either: they differ in a few cells only. So the largest difference of a cell counts as well.
+Three steps, each dearer and surer than the one before. Hashes of the edges find candidates without comparing all pairs
+(edge_hashes.py). Thumbnails that agree as they are need no more. The others are laid over each other, a few per cent of
+frame and of brightness being free, and compared in colour (alignment.py). Two limits decide: the mean difference, and
+the largest of any cell, because the five skin tones of one drawing differ in a few cells only.
 
-Difference hash: N. Krawetz, "Kind of Like That", 2013. Search by bands: M. Norouzi et al., "Fast Exact Search in
-Hamming Space with Multi-Index Hashing", 2014: hashes within 7 bits agree, but for one bit, in one of four 16-bit bands.
+Whether two pictures are near duplicates depends on these two alone; so appended pictures change nothing among old ones.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,135 +16,135 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-THUMB_PX = 16
-HASH_WIDTH, HASH_HEIGHT = 9, 8
-EDGE_LEVELS = 4  # flat areas stay 0 under the noise of JPEG
-BANDS, BAND_BITS = 4, 16
-MAX_HASH_BITS = 7  # BANDS * (1 + 1) - 1
-PAIRS_PER_CHUNK = 2_000_000  # 64 MB of candidates at a time
+from vlm_assets.data.alignment import THUMB_PX, Bytes, Floats, aligned, cells, differences, frame
+from vlm_assets.data.edge_hashes import WINDOWS, Candidates, Positions, candidate_pairs
+
+FRAMES = np.array([frame(*window) for window in WINDOWS], dtype=np.float32)
+Signature = Bytes  # (32, 32, 3): the thumbnail of a picture, 3 kB
+PAIRS_PER_BATCH = 256  # aligned at a time: 10 MB, which stay in the cache
 
 
 @dataclass(frozen=True)
 class Thresholds:
     """How far apart two thumbnails of one picture may be, in levels of 0..255."""
 
-    mean_levels: float = 3.0  # over all cells and channels; re-encoded photographs reach 2.2
-    cell_levels: float = 26.0  # of the cell and channel that differs most; re-encoded photographs reach 12, siblings in
-    # the next skin tone of one OpenMoji drawing start at 33
+    mean_levels: float = 4.5  # over all cells and channels; crops of photographs reach 3 to 4
+    cell_levels: float = 24.0  # of the cell and channel that differs most; siblings in the next skin tone of one
+    # OpenMoji drawing start at 25, crops of photographs seldom reach it
 
 
 DEFAULT_THRESHOLDS = Thresholds()
 
 
 @dataclass(frozen=True)
-class Signature:
-    """What is kept of a picture for comparison."""
+class Duplicates:
+    """What looks the same among N pictures, by position.
 
-    edges: int  # 64 bits
-    thumb: NDArray[np.uint8]  # (16, 16, 3)
+    Pictures with equal thumbnails share a look, known by its oldest picture; pairs are of looks, so that a thousand
+    copies of one picture make no half million of pairs.
+    """
+
+    look: Positions  # (N,): the oldest picture with this very thumbnail
+    first: Positions  # (P,): looks, first < second, in order
+    second: Positions  # (P,)
+    mean_levels: Floats  # (P,)
+    cell_levels: Floats  # (P,)
+
+    def __len__(self) -> int:
+        """Number of pairs: of looks, and of each later picture with the oldest of its look."""
+        return len(self.first) + int((self.look != np.arange(len(self.look))).sum())
+
+    def rows(self) -> Iterator[tuple[int, int, float]]:
+        """(position, position, mean levels) of every pair that `len` counts."""
+        same = np.flatnonzero(self.look != np.arange(len(self.look)))
+        yield from zip(self.look[same].tolist(), same.tolist(), [0.0] * len(same), strict=True)
+        yield from zip(self.first.tolist(), self.second.tolist(), self.mean_levels.tolist(), strict=True)
+
+    def twins(self) -> list[NDArray[np.int64]]:
+        """By position: the looks that are near duplicates of this picture's look, older and younger."""
+        near = np.concatenate([self.second, self.first])
+        order = np.argsort(np.concatenate([self.first, self.second]), kind="stable")
+        counts = np.bincount(np.concatenate([self.first, self.second]), minlength=len(self.look))
+        by_look = np.split(near[order], np.cumsum(counts)[:-1]) if len(self.look) else []
+        return [by_look[look] for look in self.look.tolist()]
 
 
-@dataclass(frozen=True)
-class NearDuplicate:
-    """Two pictures, by position, `first` < `second`."""
+class Thumbnails:
+    """Room for the thumbnails of a number of pictures, 3 kB each."""
 
-    first: int
-    second: int
-    mean_levels: float
+    def __init__(self, pictures: int) -> None:
+        self.levels = np.zeros((pictures, THUMB_PX, THUMB_PX, 3), dtype=np.uint8)
+        self.present = np.zeros(pictures, dtype=np.bool_)
+
+    def put(self, position: int, picture: Image.Image) -> None:
+        """Keep the thumbnail of a decoded RGB picture."""
+        self.levels[position] = signature(picture)
+        self.present[position] = True
+
+    def compact(self) -> Bytes:
+        """(n, 32, 32, 3): those that were put, in order, moved together in place."""
+        places = np.flatnonzero(self.present)
+        for to, place in enumerate(places.tolist()):
+            if to != place:
+                self.levels[to] = self.levels[place]
+        self.present[:] = False
+        self.present[: len(places)] = True
+        return self.levels[: len(places)]
 
 
 def signature(picture: Image.Image) -> Signature:
-    """Hash and thumbnail of a decoded RGB picture."""
-    thumb = picture.resize((THUMB_PX, THUMB_PX), Image.Resampling.BOX)
-    return Signature(edge_hash(picture), np.asarray(thumb, dtype=np.uint8))
+    """What is kept of a decoded RGB picture, whatever its aspect ratio: means over 32 x 32 cells."""
+    return np.asarray(picture.resize((THUMB_PX, THUMB_PX), Image.Resampling.BOX), dtype=np.uint8)
 
 
-def edge_hash(picture: Image.Image) -> int:
-    """64 bits: is each cell of a 9 x 8 grey picture brighter than its right neighbour?"""
-    grey = picture.convert("L").resize((HASH_WIDTH, HASH_HEIGHT), Image.Resampling.BOX)
-    levels = np.asarray(grey, dtype=np.int16)  # (8, 9)
-    bits = levels[:, :-1] > levels[:, 1:] + EDGE_LEVELS  # (8, 8)
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+def near_duplicates(thumbs: Bytes | Sequence[Bytes], thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Duplicates:
+    """Everything that looks the same among the thumbnails (N, 32, 32, 3)."""
+    levels = np.asarray(thumbs, dtype=np.uint8).reshape(-1, THUMB_PX, THUMB_PX, 3)
+    look = looks(levels)
+    distinct = np.flatnonzero(look == np.arange(len(look)))
+    if len(distinct) < len(look):
+        levels = levels[distinct]
+    none = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), np.empty(0, dtype=np.float32))
+    codes, mean, cell = (np.concatenate(parts) for parts in zip(none, *_near_pairs(levels, thresholds), strict=True))
+    order = np.lexsort((mean, codes))  # of a pair that was found both ways, the closer
+    keep = order[np.flatnonzero(np.diff(codes[order], prepend=-1))]
+    first, second = np.divmod(codes[keep], max(len(levels), 1))
+    return Duplicates(look, distinct[first], distinct[second], mean[keep], cell[keep])
 
 
-def near_duplicates(
-    signatures: Sequence[Signature], thresholds: Thresholds = DEFAULT_THRESHOLDS
-) -> list[NearDuplicate]:
-    """All pairs whose hashes differ in at most 7 bits and whose thumbnails agree, ordered by position."""
-    if len(signatures) < 2:
-        return []
-    hashes = np.array([item.edges for item in signatures], dtype=np.uint64)
-    thumbs = np.stack([item.thumb for item in signatures])  # (N, 16, 16, 3)
-    colours = thumbs.mean(axis=(1, 2), dtype=np.float32)  # (N, 3)
-    found = [
-        pair
-        for first, second in candidate_pairs(hashes)
-        for pair in _verified(thumbs, colours, first, second, thresholds)
-    ]
-    return sorted(found, key=lambda pair: (pair.first, pair.second))
+def looks(levels: Bytes) -> Positions:
+    """(N,): the position of the first thumbnail with the same content."""
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in levels)
+    return np.array([seen.setdefault(digest, at) for at, digest in enumerate(digests)], dtype=np.int64)
 
 
-def candidate_pairs(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield chunks (first, second) of positions, first < second, whose hashes differ in at most MAX_HASH_BITS bits.
-
-    Each pair comes once: in the first band that it nearly agrees in. Memory is bounded by the chunk; time grows with
-    the number of pairs that nearly agree in a band, so it is quadratic only among pictures that share their edges.
-    """
-    for band in range(BANDS):
-        keys = ((hashes >> np.uint64(band * BAND_BITS)) & np.uint64(2**BAND_BITS - 1)).astype(np.int64)
-        order = np.argsort(keys, kind="stable")
-        for flip in (0, *(1 << bit for bit in range(BAND_BITS))):
-            start = np.searchsorted(keys[order], keys ^ flip, side="left")
-            stop = np.searchsorted(keys[order], keys ^ flip, side="right")
-            for first, second in _expand(order, start, stop):
-                ahead = first < second
-                first, second = first[ahead], second[ahead]
-                close = _first_met_here(hashes[first] ^ hashes[second], band)
-                if close.any():
-                    yield first[close], second[close]
+def _near_pairs(levels: Bytes, thresholds: Thresholds) -> Iterator[tuple[Positions, Floats, Floats]]:
+    """Yield (first * N + second, mean, cell) of near duplicates, first < second; a pair may come twice."""
+    if len(levels) < 2:
+        return
+    small = np.concatenate(
+        [np.rint(cells(part)).astype(np.uint8) for part in np.array_split(levels, len(levels) // 4096 + 1)]
+    )
+    for pairs in candidate_pairs(levels):
+        for low in range(0, len(pairs.first), PAIRS_PER_BATCH):
+            batch = Candidates(*(part[low : low + PAIRS_PER_BATCH] for part in pairs))
+            yield _near(levels, small, batch, thresholds)
 
 
-def _first_met_here(differing: NDArray[np.uint64], band: int) -> NDArray[np.bool_]:
-    """Close enough, and not found in an earlier band."""
-    close = np.bitwise_count(differing) <= MAX_HASH_BITS
-    for earlier in range(band):
-        part = (differing >> np.uint64(earlier * BAND_BITS)) & np.uint64(2**BAND_BITS - 1)
-        close &= np.bitwise_count(part) > 1
-    return close
+def _near(levels: Bytes, small: Bytes, pairs: Candidates, thresholds: Thresholds) -> tuple[Positions, Floats, Floats]:
+    first, second, window = pairs
+    gap = np.abs(small[first].astype(np.int16) - small[second]).reshape(len(first), -1)
+    mean, cell = gap.mean(axis=1, dtype=np.float32), gap.max(axis=1).astype(np.float32)
+    unlike = np.flatnonzero(~thresholds_met(mean, cell, thresholds))
+    if len(unlike):
+        one, other = levels[first[unlike]], levels[second[unlike]]
+        mean[unlike], cell[unlike] = differences(one, other, aligned(one, other, FRAMES[window[unlike]]))
+    near = thresholds_met(mean, cell, thresholds)
+    first, second = np.minimum(first, second)[near], np.maximum(first, second)[near]
+    return first * len(levels) + second, mean[near], cell[near]
 
 
-def _expand(
-    order: NDArray[np.int64], start: NDArray[np.int64], stop: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Row i meets the rows order[start[i]:stop[i]]; yield the meetings in chunks of about PAIRS_PER_CHUNK."""
-    lengths = stop - start
-    ends = np.cumsum(lengths)
-    cuts = np.searchsorted(ends, np.arange(PAIRS_PER_CHUNK, ends[-1] + PAIRS_PER_CHUNK, PAIRS_PER_CHUNK))
-    low = 0
-    for cut in cuts:
-        high = min(int(cut) + 1, len(lengths))
-        if high <= low:
-            continue
-        part = lengths[low:high]
-        first = np.repeat(np.arange(low, high), part)
-        offset = np.arange(part.sum()) - np.repeat(np.cumsum(part) - part, part)
-        yield first, order[np.repeat(start[low:high], part) + offset]
-        low = high
-
-
-def _verified(
-    thumbs: NDArray[np.uint8],
-    colours: NDArray[np.float32],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    thresholds: Thresholds,
-) -> Iterator[NearDuplicate]:
-    alike = np.abs(colours[first] - colours[second]).mean(axis=1) <= thresholds.mean_levels  # a bound, and cheap
-    first, second = first[alike], second[alike]
-    for low in range(0, len(first), 4096):
-        one, other = first[low : low + 4096], second[low : low + 4096]
-        gap = np.abs(thumbs[one].astype(np.int16) - thumbs[other].astype(np.int16))  # (n, 16, 16, 3)
-        mean = gap.mean(axis=(1, 2, 3))
-        cell = gap.max(axis=(1, 2, 3))
-        for index in np.flatnonzero((mean <= thresholds.mean_levels) & (cell <= thresholds.cell_levels)):
-            yield NearDuplicate(int(one[index]), int(other[index]), float(mean[index]))
+def thresholds_met(mean: Floats, cell: Floats, thresholds: Thresholds) -> NDArray[np.bool_]:
+    """Are both differences within the limits?"""
+    return (mean <= thresholds.mean_levels) & (cell <= thresholds.cell_levels)

@@ -60,7 +60,8 @@ class Candidate:
     group: str = ""
     split: str = ""  # prescribed by the source
     slots: tuple[Slots, ...] = ()  # one per caption
-    twins: tuple[int, ...] = ()  # positions of near duplicates that come before it
+    look: int | None = None  # position of the oldest picture with the same thumbnail; None = itself
+    twins: Sequence[int] = ()  # the looks that are near duplicates of its own
 
 
 @dataclass
@@ -78,8 +79,10 @@ def assign_splits(rows: Sequence[Candidate], plan: SplitPlan) -> Assignment:
     result = Assignment()
     clusters: Clusters[int] = Clusters()
     group_members: dict[str, int] = {}
+    look_members: dict[int, int] = {}
     for position, row in enumerate(rows):
-        kin = [twin for twin in row.twins if twin in result.split]
+        look = position if row.look is None else row.look
+        kin = [look_members[twin] for twin in (look, *row.twins) if twin in look_members]
         if row.group in group_members:
             kin.append(group_members[row.group])
         ties = {result.split[clusters.find(member)] for member in kin}
@@ -92,6 +95,7 @@ def assign_splits(rows: Sequence[Candidate], plan: SplitPlan) -> Assignment:
         clusters.find(position)
         for member in kin:
             clusters.join(position, member)
+        look_members.setdefault(look, position)
         if row.group:
             group_members.setdefault(row.group, position)
     result.cluster = {position: rows[clusters.find(position)].image_id for position in result.split}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_assets.data.dedup import NearDuplicate, Thresholds, near_duplicates
+from vlm_assets.data.dedup import Duplicates, Thresholds, near_duplicates
 from vlm_assets.data.findings import Findings
 from vlm_assets.data.previews import write_caption_lengths, write_split_balance
 from vlm_assets.data.quality import Fault, QualityLimits
@@ -50,8 +50,8 @@ class SplitSettings:
 def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Callable[[str], object]) -> dict[str, int]:
     """Write the splits of the snapshot in `raw` into `directory`; returns the number of rows per split.
 
-    One thumbnail (1 kB) per picture stays in memory. Raises SourceError if nothing is left, ConfigError if a split
-    that the plan asks for is empty.
+    The thumbnails (3 kB per picture, at the peak twice) stay in memory. Raises SourceError if nothing is left,
+    ConfigError if a split that the plan asks for is empty.
     """
     check_plan(settings.plan)
     screened = screen(raw, settings.quality, log)
@@ -81,15 +81,10 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
     return counts
 
 
-def _candidates(rows: Sequence[Row], pairs: Sequence[NearDuplicate]) -> list[Candidate]:
-    twins: dict[int, list[int]] = {}
-    for pair in pairs:
-        twins.setdefault(pair.second, []).append(pair.first)
+def _candidates(rows: Sequence[Row], pairs: Duplicates) -> list[Candidate]:
     return [
-        Candidate(
-            row["image_id"], row["group"], row["split"], tuple(json.loads(row["slots"])), tuple(twins.get(at, ()))
-        )
-        for at, row in enumerate(rows)
+        Candidate(row["image_id"], row["group"], row["split"], tuple(json.loads(row["slots"])), look, near.tolist())
+        for row, look, near in zip(rows, pairs.look.tolist(), pairs.twins(), strict=True)
     ]
 
 
@@ -103,14 +98,10 @@ def _kept(rows: Sequence[Row], assignment: Assignment, dropped: Findings) -> lis
     ]
 
 
-def _pair_rows(rows: Sequence[Row], pairs: Sequence[NearDuplicate]) -> list[dict[str, Any]]:
+def _pair_rows(rows: Sequence[Row], pairs: Duplicates) -> list[dict[str, Any]]:
     return [
-        {
-            "image_id_a": rows[pair.first]["image_id"],
-            "image_id_b": rows[pair.second]["image_id"],
-            "distance": pair.mean_levels,
-        }
-        for pair in pairs
+        {"image_id_a": rows[first]["image_id"], "image_id_b": rows[second]["image_id"], "distance": distance}
+        for first, second, distance in pairs.rows()
     ]
 
 
@@ -128,7 +119,7 @@ def _summary(
     kept: Sequence[Row],
     counts: Mapping[str, int],
     screened: Screened,
-    pairs: Sequence[NearDuplicate],
+    pairs: Duplicates,
     plan: SplitPlan,
 ) -> dict[str, Any]:
     leaked, tests = leaks_of_naive_split([row["cluster"] for row in kept], [row["copies"] for row in kept], plan)
