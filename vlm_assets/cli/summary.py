@@ -46,12 +46,14 @@ def _score_table(scores: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{label[:29]:<30}" + "".join(_cell(metric, found) for metric in metrics) for label, found in systems.items()
     ]
-    return [f"Test split, {count:,} pictures never trained on; in brackets the 95 % interval", head, *lines]
+    notes = scores["systems"]["candidate"]["splits"][HEADLINE_SPLIT]["notes"]
+    title = f"Test split, {count:,} pictures never trained on; in brackets the 95 % interval"
+    return [title, head, *lines, *(f"note: {note}" for note in notes)]
 
 
 def _cell(metric: Metric, measured: Mapping[str, Any]) -> str:
     estimate = measured.get(metric.key)
-    text = f"{metric.text(estimate['value'])} ({metric.interval(estimate)})" if estimate else "-"
+    text = f"{metric.value(estimate)} ({metric.interval(estimate)})" if estimate else "-"
     return f"{text:>26}"
 
 

@@ -15,7 +15,7 @@ from vlm_assets.release.gate import Verdict, check_results, check_specs, judge
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.resources import StoreResource, TrackerResource
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 VERDICT = "verdict.json"
 
 
@@ -103,7 +103,7 @@ def score_table(scores: Mapping[str, Any]) -> list[dg.TableRecord]:
     for measured in scores["systems"].values():
         for split, result in measured["splits"].items():
             cells = {
-                metric.label: f"{metric.text(estimate['value'])} ({metric.interval(estimate)})" if estimate else "–"
+                metric.label: f"{metric.value(estimate)} ({metric.interval(estimate)})" if estimate else "–"
                 for metric in shown(HEADLINE, headline)
                 for estimate in [result["metrics"].get(metric.key)]
             }
@@ -125,6 +125,11 @@ def report_metadata(path: Path) -> dict[str, Any]:
         "report": dg.MetadataValue.path(str(path / "report.html")),
         "base": scores["base"]["description"],
         "pictures": candidate["n"],
+        **(
+            {"notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in candidate["notes"]))}
+            if candidate["notes"]
+            else {}
+        ),
         **key_scores,
     }
 

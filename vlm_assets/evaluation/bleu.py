@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlm_assets.evaluation.corpus import ORDER, Corpus, Floats, NgramCounts, Tokens, look_up, make_corpus, sum_by
+from vlm_assets.evaluation.corpus import ORDER, Corpus, Floats, Ngrams, Tokens, look_up, make_corpus, sum_by
 
 # The reference's guards against division by zero; they show in a score's last digits, so they are kept.
 TINY = 1e-15
@@ -16,12 +16,14 @@ SMALL = 1e-9
 class BleuResult:
     """BLEU-1..4 of the whole corpus and of each caption on its own, 0..1. The corpus is not the captions' mean.
 
-    `statistics` (N, 10) are the summable counts behind them; see `bleu_from_sums`.
+    `statistics` (N, 10) are the summable counts behind them; see `bleu_from_sums`. `notes` say per order when its
+    number cannot mean anything; else "".
     """
 
     corpus: tuple[float, float, float, float]
     items: Floats  # (N, 4)
     statistics: Floats  # (N, 10)
+    notes: tuple[str, ...] = ("",) * ORDER
 
 
 def bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> BleuResult:
@@ -35,11 +37,21 @@ def bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -
 def bleu_of(corpus: Corpus) -> BleuResult:
     """`bleu` on n-grams that are already counted."""
     guessed = [np.maximum(corpus.candidate_length - order, 0) for order in range(ORDER)]
-    correct = [_correct(mine, theirs, corpus) for mine, theirs in corpus.ngrams]
+    correct = [_correct(ngrams, corpus.size) for ngrams in corpus.ngrams]
     columns = [corpus.candidate_length, _closest_length(corpus), *guessed, *correct]
     statistics = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
     one, two, three, four = bleu_from_sums(statistics.sum(axis=0)).tolist()
-    return BleuResult((one, two, three, four), bleu_from_sums(statistics), statistics)
+    return BleuResult((one, two, three, four), bleu_from_sums(statistics), statistics, _notes(corpus))
+
+
+def _notes(corpus: Corpus) -> tuple[str, ...]:
+    longest = int(corpus.reference_length.max())
+    return tuple(
+        f"BLEU-{order} says nothing here: no reference has {order} words, so that no caption can share such a run."
+        if longest < order
+        else ""
+        for order in range(1, ORDER + 1)
+    )
 
 
 def bleu_from_sums(sums: Floats) -> Floats:
@@ -51,22 +63,11 @@ def bleu_from_sums(sums: Floats) -> Floats:
     return precision * np.exp(np.minimum(0, 1 - 1 / ratio))
 
 
-def _correct(mine: NgramCounts, theirs: NgramCounts, corpus: Corpus) -> Floats:
+def _correct(ngrams: Ngrams, candidates: int) -> Floats:
     """(N,) n-grams of each candidate that a reference has too, at most as often as the reference with the most."""
-    most = _most_in_a_reference(theirs, corpus)
-    found = np.minimum(mine.count, look_up(most, mine.caption, mine.ngram))
-    return sum_by(mine.caption, found, corpus.size)
-
-
-def _most_in_a_reference(theirs: NgramCounts, corpus: Corpus) -> NgramCounts:
-    """Per candidate the largest count of each n-gram in any one of its references."""
-    if not len(theirs.count):
-        return theirs
-    keys = corpus.item[theirs.caption] * theirs.kinds + theirs.ngram
-    order = np.argsort(keys, kind="stable")
-    found, first = np.unique(keys[order], return_index=True)
-    count = np.maximum.reduceat(theirs.count[order], first)
-    return NgramCounts(found // theirs.kinds, found % theirs.kinds, count, theirs.kinds)
+    mine = ngrams.candidates
+    found = np.minimum(mine.count, look_up(ngrams.pooled, mine.caption, mine.ngram))
+    return sum_by(mine.caption, found, candidates)
 
 
 def _closest_length(corpus: Corpus) -> Floats:

@@ -5,14 +5,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlm_assets.evaluation.corpus import ORDER, Corpus, Floats, NgramCounts, Tokens, look_up, make_corpus, sum_by
+from vlm_assets.evaluation.corpus import (
+    ORDER,
+    Corpus,
+    Floats,
+    NgramCounts,
+    Ngrams,
+    Tokens,
+    look_up,
+    make_corpus,
+    sum_by,
+)
 
 SIGMA = 6.0  # words of length difference at which the length penalty is exp(-1/2)
 SCALE = 10.0
-ONE_PICTURE = (
-    "CIDEr is 0 for a corpus of one picture, whatever the captions: it weighs words by how few pictures have them in "
-    "their references, and here all have all. Score two or more pictures together."
+WEIGHS = (
+    "whatever the captions: it weighs words by how few pictures have them in their references, and here all have all"
 )
+ONE_PICTURE = f"CIDEr is 0 for a corpus of one picture, {WEIGHS}. Score two or more pictures together."
+SAME_WORDS = f"CIDEr is 0 where all pictures have references of the same words, {WEIGHS}."
+NO_WORDS = "CIDEr is 0 where no reference has a word, whatever the captions."
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,7 @@ def cider(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
     """CIDEr-D of N tokenized candidates against one or more references each, n-grams of 1 to 4 words.
 
     Words are weighed by log(N / pictures whose references have them): values depend on the corpus, and those of two
-    corpora do not compare; a corpus of one picture always gets 0 (`note`). Equal to
+    corpora do not compare; a corpus of one picture, for one, always gets 0 (`note`). Equal to
     `pycocoevalcap.cider.cider.Cider`. Raises CorpusError.
     """
     return cider_of(make_corpus(candidates, references))
@@ -39,28 +51,37 @@ def cider_of(corpus: Corpus) -> CiderResult:
     # The reference measures length in pairs of words here, so captions of none and of one word are equally long.
     pairs = np.maximum(corpus.reference_length - 1, 0) - np.maximum(corpus.candidate_length - 1, 0)[corpus.item]
     penalty = np.exp(-(pairs.astype(np.float64) ** 2) / (2 * SIGMA**2))  # (R,)
-    likeness = sum((_likeness(mine, theirs, corpus) for mine, theirs in corpus.ngrams), np.zeros(len(corpus.item)))
+    likeness = sum((_likeness(ngrams, corpus) for ngrams in corpus.ngrams), np.zeros(len(corpus.item)))
     per_reference = np.add.reduceat(likeness * penalty / ORDER, corpus.first)  # (N,)
     items = SCALE * per_reference / np.bincount(corpus.item)
-    return CiderResult(float(items.mean()), items, ONE_PICTURE if corpus.size == 1 else "")
+    return CiderResult(float(items.mean()), items, _note(corpus))
 
 
-def _likeness(mine: NgramCounts, theirs: NgramCounts, corpus: Corpus) -> Floats:
+def _note(corpus: Corpus) -> str:
+    pooled = [ngrams.pooled for ngrams in corpus.ngrams]
+    if not len(pooled[0].ngram):
+        return NO_WORDS
+    if any(_weights(counts, corpus.size)[counts.ngram].any() for counts in pooled):
+        return ""
+    return ONE_PICTURE if corpus.size == 1 else SAME_WORDS
+
+
+def _likeness(ngrams: Ngrams, corpus: Corpus) -> Floats:
     """(R,) clipped cosine between each reference and its candidate, for n-grams of one order."""
-    weight = _weights(theirs, corpus)
-    owner = corpus.item[theirs.caption]
-    value = theirs.count * weight[theirs.ngram]
-    shared = np.minimum(look_up(mine, owner, theirs.ngram) * weight[theirs.ngram], value) * value
+    mine, theirs = ngrams.candidates, ngrams.references
+    weight = _weights(ngrams.pooled, corpus.size)
+    its_weight = weight[theirs.ngram]  # (M,)
+    value = theirs.count * its_weight
+    shared = np.minimum(look_up(mine, corpus.item[theirs.caption], theirs.ngram) * its_weight, value) * value
     dot = sum_by(theirs.caption, shared, len(corpus.item))
     norms = _norms(theirs, weight, len(corpus.item)) * _norms(mine, weight, corpus.size)[corpus.item]
     return np.divide(dot, norms, out=np.zeros_like(dot), where=norms > 0)
 
 
-def _weights(theirs: NgramCounts, corpus: Corpus) -> Floats:
+def _weights(pooled: NgramCounts, pictures: int) -> Floats:
     """(kinds,) log(N / number of pictures whose references have the n-gram); as if one where none has."""
-    pictures = np.unique(corpus.item[theirs.caption] * theirs.kinds + theirs.ngram) % max(theirs.kinds, 1)
-    frequency = np.bincount(pictures, minlength=theirs.kinds)
-    return np.log(float(corpus.size)) - np.log(np.maximum(1.0, frequency))
+    frequency = np.bincount(pooled.ngram, minlength=pooled.kinds)
+    return np.log(float(pictures)) - np.log(np.maximum(1.0, frequency))
 
 
 def _norms(counts: NgramCounts, weight: Floats, captions: int) -> Floats:

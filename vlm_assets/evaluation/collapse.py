@@ -1,6 +1,5 @@
 """Signs that a captioner has stopped looking at its pictures; overlap metrics alone can hide them."""
 
-import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TypedDict
@@ -25,7 +24,7 @@ class Collapse(TypedDict):
 
 def plain(caption: str) -> str:
     """Lower case, single spaces, no final full stop: how captions are compared for being the same."""
-    return re.sub(r"\s+", " ", caption).strip().rstrip(".").strip().lower()
+    return " ".join(caption.split()).rstrip(".").strip().lower()
 
 
 def is_looping(caption: str) -> bool:

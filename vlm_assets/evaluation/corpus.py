@@ -1,5 +1,9 @@
-"""Candidates with their references, and the counts of their n-grams as arrays: what BLEU and CIDEr are made of."""
+"""Candidates with their references, and the counts of their n-grams as arrays: what BLEU and CIDEr are made of.
 
+Whole corpora are counted at once, by sorting: a dictionary per caption would cost ten times as much.
+"""
+
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -13,8 +17,10 @@ from vlm_assets.errors import CorpusError
 Tokens: TypeAlias = Sequence[str]
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
 
 ORDER = 4  # the longest n-gram
+WORD_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,18 @@ class NgramCounts:
 
 
 @dataclass(frozen=True)
+class Ngrams:
+    """The n-grams of one order: of each candidate, of each reference, and of each candidate's references together.
+
+    `pooled` numbers captions as `candidates` does; its counts are the largest that any one reference has.
+    """
+
+    candidates: NgramCounts
+    references: NgramCounts
+    pooled: NgramCounts
+
+
+@dataclass(frozen=True)
 class Corpus:
     """N candidates and their R references in a row: reference r belongs to candidate `item[r]`."""
 
@@ -44,7 +62,7 @@ class Corpus:
     reference_length: Ints  # (R,)
     item: Ints  # (R,) ascending, every candidate at least once
     first: Ints  # (N,) a candidate's first reference
-    ngrams: tuple[tuple[NgramCounts, NgramCounts], ...]  # per order: in the candidates, in the references
+    ngrams: tuple[Ngrams, ...]  # per order
 
     @property
     def size(self) -> int:
@@ -52,18 +70,28 @@ class Corpus:
         return len(self.candidate_length)
 
 
+@dataclass(frozen=True)
+class Numbered:
+    """Captions as numbers: equal words have equal ones, in 0..kinds-1."""
+
+    words: Ints  # (T,) of all captions in a row
+    length: Ints  # (C,) words of each caption
+    kinds: int
+
+
 def make_corpus(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Corpus:
     """Count the n-grams of N tokenized candidates and of their references (at least one each); else CorpusError."""
     check_corpus(candidates, references)
-    per_item = np.array([len(texts) for texts in references], dtype=np.int64)
-    captions = [*candidates, *chain.from_iterable(references)]
-    length = np.array([len(tokens) for tokens in captions], dtype=np.int64)
+    numbered = number_words([_words(tokens) for tokens in chain(candidates, chain.from_iterable(references))])
+    item, first = place_references(references)
+    cut = len(candidates)
+    counted = (counts.split(cut) for counts in _count_ngrams(numbered))
     return Corpus(
-        candidate_length=length[: len(candidates)],
-        reference_length=length[len(candidates) :],
-        item=np.repeat(np.arange(len(candidates)), per_item),
-        first=np.cumsum(per_item) - per_item,
-        ngrams=tuple(counts.split(len(candidates)) for counts in _count_ngrams(captions, length)),
+        candidate_length=numbered.length[:cut],
+        reference_length=numbered.length[cut:],
+        item=item,
+        first=first,
+        ngrams=tuple(Ngrams(mine, theirs, _pool(theirs, item)) for mine, theirs in counted),
     )
 
 
@@ -80,36 +108,93 @@ def check_corpus(candidates: Sequence[object], references: Sequence[Sequence[obj
         raise CorpusError(f"Candidate {bare} has no reference; every candidate needs one or more. Leave it out.")
 
 
-def _count_ngrams(captions: Sequence[Tokens], length: Ints) -> list[NgramCounts]:
+def _words(tokens: Tokens) -> Tokens:
+    """Tokens split at the no-break spaces inside ("2 1/2"): so the reference does for BLEU and CIDEr, not for ROUGE."""
+    text = " ".join(tokens)
+    return text.split() if "\xa0" in text else tokens
+
+
+def number_words(captions: Sequence[Tokens]) -> Numbered:
+    """Write the captions as numbers, in the order of each word's first appearance."""
+    length = np.fromiter(map(len, captions), np.int64, len(captions))
+    numbers: defaultdict[str, int] = defaultdict()
+    numbers.default_factory = numbers.__len__
+    words = np.fromiter(map(numbers.__getitem__, chain.from_iterable(captions)), np.int64, int(length.sum()))
+    return Numbered(words, length, len(numbers))
+
+
+def place_references(references: Sequence[Sequence[Tokens]]) -> tuple[Ints, Ints]:
+    """(R,) the candidate of each reference, and (N,) the first reference of each candidate."""
+    per_item = np.fromiter(map(len, references), np.int64, len(references))
+    return np.repeat(np.arange(len(references)), per_item), np.cumsum(per_item) - per_item
+
+
+def _count_ngrams(captions: Numbered) -> list[NgramCounts]:
     """One entry per order 1..4. An n-gram's number is made from that of its first n-1 words and of its last word."""
-    numbers: dict[str, int] = {}
-    words = np.fromiter(
-        (numbers.setdefault(word, len(numbers)) for word in chain.from_iterable(captions)), np.int64, int(length.sum())
-    )
-    caption = np.repeat(np.arange(len(captions)), length)
+    words, length = captions.words, captions.length
+    caption = np.repeat(np.arange(len(length)), length)
     left = np.repeat(np.cumsum(length), length) - np.arange(len(words))  # words from here to the caption's end
-    start, ngram, kinds = np.arange(len(words)), words, len(numbers)
+    start, ngram, kinds = np.arange(len(words)), words, captions.kinds
     counts = [_count(caption, ngram, kinds)]
     for order in range(2, ORDER + 1):
         fits = left[start] >= order
         start, ngram = start[fits], ngram[fits]
-        found, ngram = np.unique(ngram * len(numbers) + words[start + order - 1], return_inverse=True)
-        kinds = len(found)
+        ngram, kinds = _renumber(pack(ngram, words[start + order - 1], captions.kinds))
         counts.append(_count(caption[start], ngram, kinds))
     return counts
 
 
+def _renumber(keys: Ints) -> tuple[Ints, int]:
+    """The rank of each key among the different ones, and how many those are."""
+    places = len(keys)
+    if int(keys.max(initial=0)).bit_length() + places.bit_length() < WORD_BITS:  # five times as fast as argsort
+        ranked, order = unpack(np.sort(pack(keys, np.arange(places), places)), places)
+    else:
+        order = np.argsort(keys)
+        ranked = keys[order]
+    first = first_of_run(ranked)
+    ranks = np.empty(len(keys), dtype=np.int64)
+    ranks[order] = np.cumsum(first) - 1
+    return ranks, int(first.sum())
+
+
 def _count(caption: Ints, ngram: Ints, kinds: int) -> NgramCounts:
-    keys, count = np.unique(caption * kinds + ngram, return_counts=True)
-    return NgramCounts(keys // max(kinds, 1), keys % max(kinds, 1), count, kinds)
+    keys = np.sort(pack(caption, ngram, kinds))
+    start = np.flatnonzero(first_of_run(keys))
+    count = np.diff(start, append=len(keys))
+    return NgramCounts(*unpack(keys[start], kinds), count, kinds)
+
+
+def _pool(theirs: NgramCounts, item: Ints) -> NgramCounts:
+    """Per candidate the largest count of each n-gram in any one of its references."""
+    most = int(theirs.count.max(initial=0)) + 1
+    ranked = np.sort(pack(pack(item[theirs.caption], theirs.ngram, theirs.kinds), theirs.count, most))
+    keys, count = unpack(ranked, most)
+    last = np.append(first_of_run(keys)[1:], np.ones(min(len(keys), 1), dtype=bool))
+    return NgramCounts(*unpack(keys[last], theirs.kinds), count[last], theirs.kinds)
+
+
+def pack(first: Ints, second: Ints, kinds: int) -> Ints:
+    """Pairs of numbers as single ones that sort alike; `second` is in 0..kinds-1. `unpack` is the inverse."""
+    return first << kinds.bit_length() | second
+
+
+def unpack(keys: Ints, kinds: int) -> tuple[Ints, Ints]:
+    """The pairs that `pack` made into keys."""
+    bits = kinds.bit_length()
+    return keys >> bits, keys & ((1 << bits) - 1)
+
+
+def first_of_run(values: Ints) -> Bools:
+    """(M,) whether a sorted value differs from the one before."""
+    return np.append(np.ones(min(len(values), 1), dtype=bool), values[1:] != values[:-1])
 
 
 def look_up(counts: NgramCounts, caption: Ints, ngram: Ints) -> Ints:
     """The count of each (caption, n-gram) pair, 0 where there is none."""
     if not len(counts.count):
         return np.zeros(len(caption), dtype=np.int64)
-    keys = counts.caption * counts.kinds + counts.ngram
-    wanted = caption * counts.kinds + ngram
+    keys, wanted = pack(counts.caption, counts.ngram, counts.kinds), pack(caption, ngram, counts.kinds)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[place] == wanted, counts.count[place], 0)
 

@@ -31,8 +31,16 @@ class Metric:
         sign = "+" if signed else ""
         return f"{100 * value:{sign}.1f} {self._unit(signed)}" if self.share else f"{value:{sign}.2f}"
 
+    def value(self, estimate: Mapping[str, Any]) -> str:
+        """The value of an estimate; `n/a` where it cannot mean anything, whatever it is (its `note` says why)."""
+        return "n/a" if estimate.get("note") else self.text(estimate["value"])
+
     def interval(self, estimate: Mapping[str, Any], *, signed: bool = False) -> str:
-        """`6.94 to 7.71`; the unit stands once, at the end."""
+        """`6.94 to 7.71`; the unit stands once, at the end. In words where there can be no interval."""
+        if estimate.get("note"):
+            return "see the note"
+        if estimate.get("n") == 1:
+            return "of one picture"
         low = self.text(estimate["low"], signed=signed).removesuffix(f" {self._unit(signed)}")
         return f"{low} to {self.text(estimate['high'], signed=signed)}"
 

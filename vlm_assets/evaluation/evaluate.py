@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,9 @@ class Scored:
     BLEU has no per-picture scores; those of a slot are NaN where the picture does not declare it.
     """
 
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, Any]]
     items: Items
-    notes: tuple[str, ...] = ()
+    notes: dict[str, str] = field(default_factory=dict[str, str])  # by metric: why its number cannot mean anything
 
 
 ScoredSystems = dict[str, dict[str, Scored]]  # by system, by split
@@ -65,6 +65,8 @@ def score_split(table: CaptionTable, vocabulary: Vocabulary, config: EvalConfig)
     settings = {"resamples": config.resamples, "seed": config.seed}
     found = score_captions(captions, table["references"].to_pylist(), **settings)
     metrics = {name: asdict(estimate) for name, estimate in found.metrics.items()}
+    for name, note in found.notes.items():
+        metrics[name]["note"] = note
     items = dict(found.items)
     declared: list[list[dict[str, str]]] = [json.loads(text) for text in table["slots"].to_pylist()]
     if any(slots for row in declared for slots in row):
@@ -154,7 +156,7 @@ def _system_json(system: System, scored: Mapping[str, Scored], known: Collection
             name: {
                 "n": table.num_rows,
                 "metrics": scored[name].metrics,
-                "notes": list(scored[name].notes),
+                "notes": list(scored[name].notes.values()),
                 "collapse": collapse_measures(table["caption"].to_pylist(), table["references"].to_pylist(), known),
             }
             for name, table in system.captions.items()

@@ -40,7 +40,7 @@ def _panel(ax: Any, metric: Metric, systems: Mapping[str, Any], split: str) -> N
         ax.plot(row["value"], place, "o", color=colour, ms=5)
         text_at, side = (row["high"], "left") if row["high"] < 0.72 * end else (row["low"], "right")
         gap = 0.03 * end * (1 if side == "left" else -1)
-        ax.text(text_at + gap, place, metric.text(row["value"]), va="center", ha=side, fontsize=8.5, color=INK)
+        ax.text(text_at + gap, place, metric.value(row), va="center", ha=side, fontsize=8.5, color=INK)
     ax.set_title(metric.label, loc="left", fontsize=10.5, color=INK, fontweight="bold")
     ax.set_xlim(0, end)
     ax.set_ylim(len(rows) - 0.5, -0.5)

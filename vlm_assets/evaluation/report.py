@@ -116,6 +116,7 @@ def view(scores: Mapping[str, Any], gallery: Mapping[str, Sequence[Card]]) -> di
         "systems": systems,
         "n": n,
         "headline": headline(scores),
+        "notes": ours["splits"][HEADLINE_SPLIT]["notes"],
         "lede": f"{ours['about']}. Measured with the captioner that serves, on {n:,} pictures that it has never seen.",
         "findings": findings(scores),
         "tiles": columns[:4],
@@ -137,7 +138,7 @@ def headline(scores: Mapping[str, Any]) -> str:
     """The page's title: the two figures that matter most and on how many pictures."""
     split = scores["systems"]["candidate"]["splits"][HEADLINE_SPLIT]
     cider, exact = split["metrics"][CIDER.key], split["metrics"].get(EXACT.key)
-    parts = [f"CIDEr {CIDER.text(cider['value'])}"]
+    parts = [f"CIDEr {CIDER.value(cider)}"]
     if exact:
         parts.append(f"{100 * exact['value']:.0f} % word for word")
     return f"{', '.join(parts)} on {split['n']:,} unseen pictures"

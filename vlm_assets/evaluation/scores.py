@@ -1,19 +1,17 @@
 """Every caption metric of one system on one split, with intervals: what reports, gates and logs read."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
-from vlm_assets.evaluation.bleu import bleu_from_sums, bleu_of
-from vlm_assets.evaluation.cider import cider_of
+from vlm_assets.evaluation.bleu import bleu_from_sums
+from vlm_assets.evaluation.coco import coco_scores
 from vlm_assets.evaluation.collapse import plain
-from vlm_assets.evaluation.corpus import ORDER, Floats, check_corpus, make_corpus
-from vlm_assets.evaluation.rouge import rouge_l
+from vlm_assets.evaluation.corpus import ORDER, Floats
 from vlm_assets.evaluation.significance import Estimate, bootstrap_mean, estimate, resampled_sums
-from vlm_assets.evaluation.tokenizer import tokenize
 
 
 @dataclass(frozen=True)
@@ -25,14 +23,14 @@ class Scores:
 
     metrics: dict[str, Estimate]
     items: dict[str, Floats]  # (N,) each
-    notes: tuple[str, ...] = ()
+    notes: dict[str, str] = field(default_factory=dict[str, str])  # by metric: why its number cannot mean anything
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
             "metrics": {name: asdict(found) for name, found in self.metrics.items()},
             "items": {name: values.tolist() for name, values in self.items.items()},
-            "notes": list(self.notes),
+            "notes": self.notes,
         }
 
     @classmethod
@@ -41,7 +39,7 @@ class Scores:
         return cls(
             {name: Estimate(**found) for name, found in data["metrics"].items()},
             {name: np.asarray(values, dtype=np.float64) for name, values in data["items"].items()},
-            tuple(data["notes"]),
+            dict(data["notes"]),
         )
 
 
@@ -55,40 +53,22 @@ def score_captions(
     the whole corpus. distinct_share describes this very set (repeats in a resample would bias it): no interval.
     Raises CorpusError (no captions, different numbers, a caption without reference), ConfigError (resamples < 1).
     """
-    check_corpus(candidates, references)
-    tokens = _Tokens()
-    mine = [tokens[text] for text in candidates]
-    theirs = [[tokens[text] for text in texts] for texts in references]
-    corpus = make_corpus([_words(text) for text in mine], [[_words(text) for text in texts] for texts in theirs])
-    weighed = cider_of(corpus)
+    found = coco_scores(candidates, references)
     items = {
-        "rouge_l": rouge_l(mine, theirs).items,
-        "cider": weighed.items,
+        "rouge_l": found.rouge_l.items,
+        "cider": found.cider.items,
         "exact_match": exact_matches(candidates, references),
     }
-    metrics = _bleu_estimates(bleu_of(corpus).statistics, resamples, seed)
+    metrics = _bleu_estimates(found.bleu.statistics, resamples, seed)
     metrics |= {name: bootstrap_mean(values, resamples=resamples, seed=seed) for name, values in items.items()}
     metrics |= _variety(candidates, resamples, seed)
-    return Scores(metrics, items, (weighed.note,) if weighed.note else ())
+    return Scores(metrics, items, dict(found.notes))
 
 
 def exact_matches(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
     """(N,) 1 where the caption equals a reference but for case, blanks and the final full stop; else 0."""
     pairs = zip(candidates, references, strict=True)
     return np.array([plain(text) in {plain(other) for other in texts} for text, texts in pairs], dtype=np.float64)
-
-
-class _Tokens(dict[str, list[str]]):
-    """Tokens by text, each text tokenized once: captions repeat a lot."""
-
-    def __missing__(self, text: str) -> list[str]:
-        self[text] = found = tokenize([text])[0]
-        return found
-
-
-def _words(tokens: Iterable[str]) -> list[str]:
-    """Tokens split at the no-break spaces inside ("2 1/2"): so the reference does for BLEU and CIDEr, not ROUGE."""
-    return [word for token in tokens for word in token.split("\xa0") if word]
 
 
 def _bleu_estimates(statistics: Floats, resamples: int, seed: int) -> dict[str, Estimate]:

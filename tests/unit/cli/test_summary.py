@@ -12,7 +12,7 @@ def estimate(value: float) -> dict[str, float]:
 
 def system(label: str, cider: float, exact: float) -> dict:
     metrics = {"cider": estimate(cider), "exact_match": estimate(exact)}
-    return {"label": label, "splits": {"test": {"metrics": metrics}}}
+    return {"label": label, "splits": {"test": {"metrics": metrics, "notes": []}}}
 
 
 def test_the_page_shows_every_system_with_intervals(tmp_path: Path):
@@ -26,6 +26,17 @@ def test_the_page_shows_every_system_with_intervals(tmp_path: Path):
     assert "/r.html" in page
     assert page.endswith("took 1 min")
     assert "Slots" not in page  # nothing declares slots here
+
+
+def test_a_number_that_cannot_mean_anything_is_not_shown(tmp_path: Path):
+    one = system("Fine-tuned", 0.0, 1.0)
+    one["splits"]["test"]["metrics"]["cider"] |= {"n": 1, "note": "CIDEr is 0 for a corpus of one picture."}
+    one["splits"]["test"]["notes"] = ["CIDEr is 0 for a corpus of one picture."]
+    (tmp_path / "scores.json").write_text(json.dumps({"systems": {"candidate": one}}))
+    page = summary(tmp_path, [], {}, "")
+    assert "n/a (see the note)" in page
+    assert "note: CIDEr is 0 for a corpus of one picture." in page
+    assert "0.00" not in page
 
 
 def test_exact_captions_are_marked_and_shown_beside_the_reference_they_equal():

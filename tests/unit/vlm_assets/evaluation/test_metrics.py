@@ -1,5 +1,7 @@
 """BLEU, ROUGE-L and CIDEr: equal to the reference within 1e-9, and the properties that any such metric has."""
 
+import random
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +14,38 @@ from tests.unit.vlm_assets.evaluation.golden_metrics import SCORES
 from vlm_assets.errors import CorpusError
 from vlm_assets.evaluation.bleu import bleu
 from vlm_assets.evaluation.cider import cider
+from vlm_assets.evaluation.coco import coco_scores
 from vlm_assets.evaluation.corpus import Tokens
 from vlm_assets.evaluation.rouge import rouge_l
 from vlm_assets.evaluation.tokenizer import tokenize
 
 captions = st.lists(st.sampled_from("abcdefg"), max_size=9)
+# Texts of every kind of part that captions have, and long ones that say the same again and again.
+PARTS = [
+    *"ab",
+    "red",
+    "Bus",
+    "don't",
+    "it’s",
+    "“big”",
+    "(x)",
+    "2",
+    "1/2",
+    "3.5",
+    "$5",
+    "U.S.",
+    "é",
+    "中",
+    "😀",
+    "👩🏽‍🔬",
+    "...",
+    "-",
+]
+texts = st.lists(st.sampled_from(PARTS), max_size=12).map(" ".join) | st.text(max_size=12)
+long_texts = st.builds(lambda text, times: " ".join([text] * times), texts, st.integers(1, 20))
+written = st.lists(
+    st.tuples(texts | long_texts, st.lists(texts | long_texts, min_size=1, max_size=6)), min_size=1, max_size=6
+)
 pairs = st.lists(st.tuples(captions, st.lists(captions, min_size=1, max_size=4)), min_size=1, max_size=8)
 Pairs = list[tuple[list[str], list[list[str]]]]
 
@@ -28,22 +57,16 @@ def split(corpus: Pairs) -> tuple[list[list[str]], list[list[list[str]]]]:
 @pytest.mark.parametrize("name", SCORES)
 def test_golden(name: str) -> None:
     golden: dict[str, Any] = SCORES[name]
-    # the reference splits "2 1/2" in two for BLEU and CIDEr, and does not for ROUGE
     mine, theirs = tokenize(golden["candidates"]), [tokenize(texts) for texts in golden["references"]]
-    split_mine, split_theirs = [_words(text) for text in mine], [[_words(text) for text in texts] for texts in theirs]
-    found = bleu(split_mine, split_theirs)
+    found = bleu(mine, theirs)
     np.testing.assert_allclose(found.corpus, golden["bleu"], atol=1e-9, rtol=0)
     np.testing.assert_allclose(found.items, golden["bleu_items"], atol=1e-9, rtol=0)
     found = rouge_l(mine, theirs)
     np.testing.assert_allclose(found.corpus, golden["rouge_l"], atol=1e-9, rtol=0)
     np.testing.assert_allclose(found.items, golden["rouge_l_items"], atol=1e-9, rtol=0)
-    found = cider(split_mine, split_theirs)
+    found = cider(mine, theirs)
     np.testing.assert_allclose(found.corpus, golden["cider"], atol=1e-9, rtol=0)
     np.testing.assert_allclose(found.items, golden["cider_items"], atol=1e-9, rtol=0)
-
-
-def _words(tokens: list[str]) -> list[str]:
-    return " ".join(tokens).split()
 
 
 @given(pairs)
@@ -98,11 +121,29 @@ def test_bleu_clips_repeated_words() -> None:
     assert bleu([["a"] * 4], [[["a", "b", "c", "d"]]]).corpus[0] == pytest.approx(0.25)
 
 
-def test_cider_of_one_picture_is_zero_and_says_so() -> None:
-    found = cider([["a", "bus"]], [[["a", "bus"]]])
-    assert found.corpus == 0
-    assert "CIDEr is 0 for a corpus of one picture" in found.note
-    assert cider([["a"], ["b"]], [[["a"]], [["b"]]]).note == ""
+@pytest.mark.parametrize(
+    ("mine", "theirs", "note"),
+    [
+        ([["a", "bus"]], [[["a", "bus"]]], "CIDEr is 0 for a corpus of one picture"),
+        ([["a"], ["b"]], [[["a"]], [["a"]]], "CIDEr is 0 where all pictures have references of the same words"),
+        ([["a"], ["b"]], [[[]], [[]]], "CIDEr is 0 where no reference has a word"),
+        ([["a"], ["b"]], [[["a"]], [["b"]]], ""),
+    ],
+)
+def test_cider_says_when_it_cannot_but_be_zero(mine: list[Tokens], theirs: Any, note: str) -> None:
+    found = cider(mine, theirs)
+    assert found.note.startswith(note)
+    assert bool(found.note) == bool(note)
+    assert (found.corpus == 0) == bool(note)
+
+
+def test_bleu_and_rouge_say_when_the_references_are_too_short() -> None:
+    found = bleu([["a", "red", "bus"]], [[["a", "red", "bus"], ["bus"]]])
+    assert found.corpus[:3] == pytest.approx((1, 1, 1))
+    assert found.notes[:3] == ("", "", "")
+    assert found.notes[3].startswith("BLEU-4 says nothing here: no reference has 4 words")
+    assert rouge_l([["a"]], [[[]]]).note.startswith("ROUGE-L says nothing here")
+    assert rouge_l([[]], [[["a"]]]).note == ""
 
 
 @pytest.mark.parametrize("metric", [bleu, rouge_l, cider])
@@ -121,16 +162,53 @@ def test_what_cannot_be_scored(metric: Callable[..., Any], mine: list[Tokens], t
 
 @given(pairs)
 def test_any_corpus_equals_the_reference(corpus: Pairs) -> None:
+    check_equal_to_the_reference(*split(corpus))
+
+
+@given(written)
+def test_any_texts_score_what_the_reference_gives_their_tokens(corpus: list[tuple[str, list[str]]]) -> None:
+    check_equal_to_the_reference(tokenize(mine for mine, _ in corpus), [tokenize(theirs) for _, theirs in corpus])
+
+
+@pytest.mark.parametrize("words", [64, 65, 200])
+def test_captions_longer_than_a_machine_word(words: int) -> None:
+    chance = np.random.default_rng(words)
+    mine = [[str(word) for word in chance.integers(9, size=size)] for size in (words, 3, words)]
+    theirs = [[[str(word) for word in chance.integers(9, size=size)] for size in (words + 7, 5)] for _ in mine]
+    check_equal_to_the_reference(mine, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="the reference tokenizer needs Java")
+def test_two_thousand_pictures_equal_the_reference_live() -> None:
+    from tests.golden.make_metrics_golden import corpus, scored
+
+    candidates, references = corpus(random.Random(2_000), 2_000)
+    found, golden = coco_scores(candidates, references), scored(candidates, references)
+    for mine, theirs in (
+        (found.bleu.corpus, golden["bleu"]),
+        (found.bleu.items, golden["bleu_items"]),
+        (found.rouge_l.items, golden["rouge_l_items"]),
+        (found.cider.items, golden["cider_items"]),
+    ):
+        np.testing.assert_allclose(mine, np.asarray(theirs), atol=1e-9, rtol=0)
+
+
+def check_equal_to_the_reference(mine: list[list[str]], theirs: list[list[list[str]]]) -> None:
+    """Of the corpus and of every caption."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    mine, theirs = split(corpus)
     results = {number: [" ".join(text)] for number, text in enumerate(mine)}
     truths = {number: [" ".join(text) for text in texts] for number, texts in enumerate(theirs)}
     whole, items = Bleu(4).compute_score(truths, results, verbose=0)
     np.testing.assert_allclose(bleu(mine, theirs).corpus, whole, atol=1e-9)
     np.testing.assert_allclose(bleu(mine, theirs).items.T, items, atol=1e-9)
-    np.testing.assert_allclose(rouge_l(mine, theirs).items, Rouge().compute_score(truths, results)[1], atol=1e-9)
+    whole, items = Rouge().compute_score(truths, results)
+    np.testing.assert_allclose(rouge_l(mine, theirs).corpus, whole, atol=1e-9)
+    np.testing.assert_allclose(rouge_l(mine, theirs).items, items, atol=1e-9)
     if any(text for texts in theirs for text in texts):  # the reference's CIDEr fails when no reference has a word
-        np.testing.assert_allclose(cider(mine, theirs).items, Cider().compute_score(truths, results)[1], atol=1e-9)
+        whole, items = Cider().compute_score(truths, results)
+        np.testing.assert_allclose(cider(mine, theirs).corpus, whole, atol=1e-9)
+        np.testing.assert_allclose(cider(mine, theirs).items, items, atol=1e-9)

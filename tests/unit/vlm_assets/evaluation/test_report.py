@@ -33,7 +33,7 @@ def estimate(value, half=0.1, n=200):
 
 def measured(cider, exact, n=200, **collapse):
     metrics = {"cider": estimate(cider, 0.4, n), "exact_match": estimate(exact, 0.05, n), "bleu_4": estimate(0.5, n=n)}
-    return {"n": n, "metrics": metrics, "collapse": {**COLLAPSE, **collapse}}
+    return {"n": n, "metrics": metrics, "notes": [], "collapse": {**COLLAPSE, **collapse}}
 
 
 def system(label, splits, about="about it"):
@@ -168,6 +168,23 @@ def test_a_page_without_slices_and_other_splits():
     assert "Where it is good" not in words
     assert "Harder and other pictures" not in words
     assert "Differences, picture by picture" not in words
+
+
+def test_a_number_that_cannot_mean_anything_is_not_shown():
+    note = "CIDEr is 0 for a corpus of one picture."
+    given = scores()
+    for one in given["systems"].values():
+        if "test" in one["splits"]:
+            one["splits"]["test"]["metrics"]["cider"] = estimate(0.0, 0.0, 1) | {"note": note}
+            one["splits"]["test"]["notes"] = [note]
+    page = render_report(given, {"random": [], "worst": [], "best": []})
+    assert headline(given).startswith("CIDEr n/a")
+    assert note in page
+    assert "<b>0.00</b>" not in page
+
+
+def test_one_picture_has_no_interval():
+    assert CIDER.interval(estimate(3.0, 0.0, 1)) == "of one picture"
 
 
 def test_findings_name_each_rival_with_its_interval_and_what_was_forgotten():

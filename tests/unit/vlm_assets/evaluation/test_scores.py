@@ -66,10 +66,12 @@ def test_shares() -> None:
     assert found["exact_match"].value == 0.5
 
 
-def test_one_picture_carries_the_note() -> None:
+def test_one_picture_carries_the_notes() -> None:
     found = score_captions(["a bus"], [["a bus"]], resamples=10)
     assert found.metrics["cider"].value == 0
-    assert "corpus of one picture" in found.notes[0]
+    assert list(found.notes) == ["bleu_3", "bleu_4", "cider"]
+    assert "corpus of one picture" in found.notes["cider"]
+    assert "no reference has 4 words" in found.notes["bleu_4"]
 
 
 def test_json_round_trip() -> None:

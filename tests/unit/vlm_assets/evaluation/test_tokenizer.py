@@ -1,6 +1,7 @@
 """Tokens equal to the reference's on five thousand sentences, and the quirks that matter one by one."""
 
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,12 @@ QUIRKS = {
     "a <b> c": "a <b> c",
     "woman: light skin tone": "woman light skin tone",
     "naïve café": "naïve café",
+    "he's中 and isn'tﬁ": "he 's 中 and is n'tﬁ",
 }
+SIGNS = [
+    *".,;:!?'\"()[]-–—…“”‘’&%$#@*/+=~^|<>{}_`½°€£é中ßİﬁ①²", "...", "--", "😀", "👩🏽‍🔬", "'s", "n't", "'90s", "2,000",
+    "10:30", "1/2", "No.", "Mr.", "a.m.", "U.S.",
+]  # fmt: skip
 
 
 def test_every_golden_sentence_has_the_reference_tokens() -> None:
@@ -79,7 +85,8 @@ def test_reading_between_blanks_is_reading_the_whole(caption: str) -> None:
 
 def test_metrics_import_neither_dagster_nor_torch() -> None:
     modules = [
-        f"vlm_assets.evaluation.{name}" for name in ("cider", "bleu", "rouge", "scores", "slots", "significance")
+        f"vlm_assets.evaluation.{name}"
+        for name in ("cider", "bleu", "rouge", "coco", "scores", "slots", "significance")
     ]
     code = (
         f"import json, sys\nfor name in {modules!r}: __import__(name)\n"
@@ -90,13 +97,40 @@ def test_metrics_import_neither_dagster_nor_torch() -> None:
     assert json.loads(done.stdout) == []
 
 
+def test_what_the_package_promises_works_without_dagster_and_torch() -> None:
+    """`from vlm_assets.evaluation import cider`, in a Python that has neither."""
+    code = (
+        "import sys\n"
+        "for name in ('dagster', 'torch', 'transformers', 'ray', 'pandas', 'pyarrow'): sys.modules[name] = None\n"
+        "from vlm_assets.evaluation import bleu, cider, rouge, tokenizer\n"
+        "from vlm_assets.evaluation.coco import coco_scores\n"
+        "mine, theirs = tokenizer.tokenize(['a red bus', 'two cats']), [[['a', 'red', 'bus']], [['two', 'cats']]]\n"
+        "print(round(cider.cider(mine, theirs).corpus, 9), rouge.rouge_l(mine, theirs).corpus)\n"
+        "print(round(coco_scores(['a red bus', 'two cats'], [['a bus'], ['two dogs']]).bleu.corpus[0], 9))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["6.25", "1.0", "0.6"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("java") is None, reason="the reference tokenizer needs Java")
-def test_fresh_captions_equal_the_reference_live() -> None:
-    import random
-
+@pytest.mark.parametrize("seed", [20_000, 20_001])
+def test_fresh_captions_equal_the_reference_live(seed: int) -> None:
     from tests.golden.make_metrics_golden import sentence, tokenized
 
-    chance = random.Random(20_000)
-    captions = [sentence(chance) for _ in range(20_000)]
+    chance = random.Random(seed)
+    captions = [_varied(sentence(chance), chance) for _ in range(20_000)]
     assert [" ".join(tokens) for tokens in tokenize(captions)] == tokenized(captions)
+
+
+def _varied(caption: str, chance: random.Random) -> str:
+    """The caption as it is, with its words in another order, or with signs and pictures between its words."""
+    words = caption.split()
+    way = chance.choice(["as it is", "shuffled", "signs"])
+    if way == "as it is":
+        return caption
+    if way == "shuffled":
+        chance.shuffle(words)
+    for _ in range(chance.randint(1, 3) if way == "signs" else 0):
+        words.insert(chance.randint(0, len(words)), chance.choice(SIGNS))
+    return " ".join(words)
