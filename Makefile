@@ -87,6 +87,11 @@ bench-metrics: $(DEV) ## speed of the caption metrics
 bench-transfer: $(DEV) ## what the base model is worth: the demo's model beside one trained from nothing
 	$(PY) -W ignore -m tests.benchmarks.bench_transfer
 
+.PHONY: bench-train
+bench-train: $(DEV) ## speed and memory of training, beside stock transformers
+	$(PY) -W ignore -m tests.benchmarks.bench_train --model mini --batch 32 --steps 40
+	$(PY) -W ignore -m tests.benchmarks.bench_train --model base --batch 4 --steps 6
+
 .PHONY: bench-drift
 bench-drift: $(DEV) ## false alarms and power of the drift test
 	$(PY) -m tests.benchmarks.bench_drift
