@@ -206,13 +206,20 @@ def test_faulty_files_are_one_clear_error(tmp_path: Path, content: bytes, messag
 def test_a_folder_without_annotations_tells_what_it_has(tmp_path: Path):
     with pytest.raises(SourceError, match=rf"{tmp_path}/gone does not exist. Set source.coco.path"):
         rows_of(tmp_path / "gone")
-    write(tmp_path / "instances_val2014.json", {})
+    write_coco(tmp_path / "set", pairs(1))
+    with pytest.raises(SourceError, match=rf"{tmp_path}/nowhere does not exist. Set source.coco.pictures"):
+        rows_of(tmp_path / "set", pictures=str(tmp_path / "nowhere"))
+    with pytest.raises(
+        SourceError, match=r"source.coco.path is 'gs://x/y'; it takes a local path or s3://bucket/prefix"
+    ):
+        CocoConfig(path="gs://x/y").open()
+    (tmp_path / "set" / "annotations" / "captions_train2014.json").rename(tmp_path / "set" / "instances_val2014.json")
     with pytest.raises(
         SourceError,
         match=r"has no dataset_\*.json and no captions_\*.json; it has instances_val2014.json. Put one there, or name "
         r"it in source.coco.annotations",
     ):
-        rows_of(tmp_path)
+        rows_of(tmp_path / "set")
 
 
 def test_an_empty_captions_file_is_an_empty_source(tmp_path: Path):
