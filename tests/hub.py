@@ -62,7 +62,7 @@ def _handler(repo: str, folder: Path) -> type[BaseHTTPRequestHandler]:
             if path.startswith(f"{api}/paths-info/"):
                 wanted = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
                 return self._json([entry for name in wanted for entry in _entries(name)])
-            return self._missing("Repo")
+            return self._missing("Revision" if path.startswith(f"{api}/revision/") else "Repo")
 
         def _tree(self, below: str) -> None:
             inside = [name for name in files if not below or name.startswith(f"{below}/")]

@@ -71,9 +71,11 @@ def test_a_data_set_that_is_not_there_is_one_sentence(published: Path, tmp_path:
     with run_hub("someone/else", published) as endpoint:
         error = read(endpoint, tmp_path / "home")["error"]
         later = read(endpoint, tmp_path / "home", path="someone/else", revision="no-such-tag")["error"]
-    assert error.startswith("Cannot load the Hugging Face hub's data set 'someone/blocks': ")
+    assert error.startswith(
+        "Cannot load the Hugging Face hub's data set 'someone/blocks': there is none of that name, or it is private"
+    )
     assert error.endswith(
         "Check source.huggingface.path, name and revision; without a network, set path to a local copy."
     )
     assert "\n" not in error
-    assert "'someone/else'" in later
+    assert "'someone/else': it has no revision 'no-such-tag'." in later

@@ -116,7 +116,7 @@ class LoadedRows:
         except SourceError:
             raise
         except Exception as error:
-            what = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            what = self._what(error)
             where = "the folder" if self.local else "the Hugging Face hub's data set"
             advice = (
                 "Check its files and source.huggingface.name."
@@ -124,3 +124,14 @@ class LoadedRows:
                 else "Check source.huggingface.path, name and revision; without a network, set path to a local copy."
             )
             raise SourceError(f"Cannot load {where} {self.path!r}: {what.rstrip('.')}. {advice}") from error
+
+    def _what(self, error: Exception) -> str:
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+        if isinstance(error, RevisionNotFoundError):
+            return f"it has no revision {self.revision!r}"
+        if isinstance(error, GatedRepoError):
+            return "its owner lets only chosen users read it; log in as one (HF_TOKEN)"
+        if isinstance(error, RepositoryNotFoundError):
+            return "there is none of that name, or it is private (HF_TOKEN)"
+        return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
