@@ -46,9 +46,13 @@ class Findings:
         """By reason, the first few: where, what was said, and the value seen."""
         return examples_by_reason(self.rows)
 
+    def sheet_rows(self) -> list[dict[str, Any]]:
+        """Some of the whole pictures: one of each reason, then the next of each, and so on."""
+        return _in_turn([row for row in self.rows if not row["caption"]])[:SHEET_PICTURES]
+
     def write_sheet(self, raw: Path, path: Path) -> None:
-        """Draw some of the whole pictures with their reason below, all reasons in turn; without any, no file."""
-        chosen = _in_turn([row for row in self.rows if not row["caption"]])[:SHEET_PICTURES]
+        """Draw `sheet_rows` with their reason below; without any, no file."""
+        chosen = self.sheet_rows()
         if not chosen:
             return
         files = pick_pictures(raw, {row["sha256"] for row in chosen})
@@ -70,7 +74,6 @@ def examples_by_reason(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]
 
 
 def _in_turn(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row of each reason, then the next of each, and so on."""
     seen: Counter[str] = Counter()
     turns: list[tuple[int, int]] = []
     for at, row in enumerate(rows):

@@ -18,6 +18,12 @@ def picture(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
     return Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC)
 
 
+def textured(seed: int) -> Image.Image:
+    """Sharp noise over coarse blocks, 128 x 96: nothing is wrong with it."""
+    noise = np.random.default_rng(seed).integers(0, 60, (96, 128, 3), dtype=np.uint8)
+    return Image.fromarray(noise + np.asarray(picture(seed, (128, 96))) // 4 * 3)
+
+
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     """The picture in a file format."""
     buffer = io.BytesIO()

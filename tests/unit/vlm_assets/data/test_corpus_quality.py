@@ -1,0 +1,70 @@
+from typing import Any
+
+import pytest
+
+from vlm_assets.data.corpus_quality import conflicting_captions, content_words, flag_corpus
+from vlm_assets.data.findings import Findings
+from vlm_assets.data.quality import QualityLimits
+
+
+def row(number: int, *captions: str, rows: tuple[int, ...] | None = None) -> dict[str, Any]:
+    name = f"{number:016x}"
+    return {
+        "image_id": name, "sha256": name, "file_name": f"{number}.png", "captions": list(captions),
+        "caption_rows": list(rows or (0,) * len(captions)),
+        "source_rows": [f"line {number + at}" for at in range(max(rows or (0,)) + 1)],
+    }  # fmt: skip
+
+
+def found(rows: list[dict[str, Any]], **limits: float) -> dict[str, tuple[str, str, int]]:
+    flagged = Findings()
+    flag_corpus(rows, QualityLimits(**limits), flagged)
+    return {item["reason"]: (item["caption"], item["detail"], item["pictures"]) for item in flagged.rows}
+
+
+@pytest.mark.parametrize(
+    ("captions", "rows", "conflict"),
+    [
+        (("a red dress", "a pair of shoes"), (0, 1), True),
+        (("a red dress", "a pair of shoes"), (0, 0), False),  # two people about one picture
+        (("a red dress", "the dresses"), (0, 1), False),
+        (("a t-shirt", "tshirt"), (0, 1), False),
+        (("a red dress", "it is the"), (0, 1), False),  # nothing said, nothing contradicted
+        (("a red dress", "a dress", "a shoe"), (0, 1, 2), True),
+        (("a red dress",), (0,), False),
+    ],
+)
+def test_rows_with_the_same_pixels_that_contradict_each_other(
+    captions: tuple[str, ...], rows: tuple[int, ...], conflict: bool
+):
+    fault = conflicting_captions(row(1, *captions, rows=rows))
+    assert (fault is not None) == conflict
+
+
+def test_a_conflict_names_both_captions_and_the_row():
+    fault = conflicting_captions(row(7, "a red dress", "shoes", rows=(0, 1)))
+    assert fault is not None and fault.detail == "'a red dress' and 'shoes' (line 8)"
+
+
+def test_content_words():
+    assert content_words(["A red coat with a belt", "the Coat"]) == {"red", "coat", "belt"}
+
+
+def test_one_caption_on_very_many_pictures_is_one_finding():
+    rows = [row(n, "a coat" if n < 30 else f"garment {n}") for n in range(100)]
+    assert found(rows) == {"frequent_caption": ("a coat", "on 30 of 100 pictures (30.0 %)", 30)}
+    assert found(rows, max_caption_share=0.3) == {}
+    assert found(rows[:30] * 1, max_caption_share=1.0) == {}
+
+
+def test_few_pictures_say_nothing_about_shares():
+    assert found([row(n, "a coat") for n in range(19)]) == {}
+
+
+def test_common_openings_and_endings():
+    rows = [row(n, f"picture of a number {n}") for n in range(40)]
+    rows += [row(n, f"{n} garments on a hanger") for n in range(40, 120)]
+    assert found(rows) == {
+        "common_ending": ("40 garments on a hanger", "80 of 120 captions (66.7 %) end with 'on a hanger'", 80)
+    }
+    assert set(found(rows, max_phrase_share=0.3)) == {"common_opening", "common_ending"}
