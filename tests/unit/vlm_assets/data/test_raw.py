@@ -66,23 +66,70 @@ def test_without_slots_the_column_is_an_empty_list(tmp_path: Path):
 def test_unusable_rows_are_put_aside_by_reason(tmp_path: Path):
     rows = [
         SourceRow("good", png(1), captions=("x",)),
-        SourceRow("cut", png(2)[:200], captions=("x",)),
-        SourceRow("text", b"hello", captions=("x",)),
+        SourceRow("cut", png(2)[:200], captions=("x",), file_name="cut.png"),
+        SourceRow("text", b"hello", captions=("x",), file_name="text.jpg"),
         SourceRow("empty", b"", captions=("x",)),
+        SourceRow("bomb", encoded(Image.new("1", (30_000, 30_000))), captions=("x",)),
         SourceRow("mute", png(3), captions=("  ",)),
         SourceRow("gone", reason="missing_picture", detail="no such file"),
     ]
     counts, _, _ = imported(tmp_path, rows)
-    reasons = {row["source_row"]: row["reason"] for row in read_rows(tmp_path / "quarantine.parquet")}
-    assert counts["quarantined"] == 5
-    assert reasons == {
+    quarantine = {row["source_row"]: row for row in read_rows(tmp_path / "quarantine.parquet")}
+    assert counts["quarantined"] == 6
+    assert {name: row["reason"] for name, row in quarantine.items()} == {
         "cut": "truncated_picture",
         "text": "not_a_picture",
         "empty": "empty_file",
+        "bomb": "picture_too_large",
         "mute": "no_caption",
         "gone": "missing_picture",
     }
-    assert read_json(tmp_path / "summary.json")["quarantined_by_reason"]["truncated_picture"] == 1
+    assert quarantine["text"]["file_name"] == "text.jpg"
+    assert quarantine["text"]["detail"].startswith("The bytes are not a readable picture (first bytes b'hello').")
+    assert quarantine["cut"]["detail"] == (
+        "The PNG picture cannot be decoded (image file is truncated). It is damaged or cut off; send it again."
+    )
+    assert "exceeds limit" in quarantine["bomb"]["detail"] and "40,000,000" in quarantine["bomb"]["detail"]
+    summary = read_json(tmp_path / "summary.json")
+    assert summary["quarantined_by_reason"]["truncated_picture"] == 1
+    assert summary["quarantined_examples"]["missing_picture"] == ["gone: no such file"]
+
+
+def test_empty_captions_beside_good_ones_are_counted(tmp_path: Path):
+    imported(tmp_path, [SourceRow("a", png(1), captions=("x", "", " ")), SourceRow("b", png(2), captions=("y",))])
+    assert read_json(tmp_path / "summary.json")["empty_captions"] == 2
+
+
+def test_names_that_are_not_utf_8_are_written_readably(tmp_path: Path):
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    rows = [SourceRow(name, png(1), captions=("a caf\udce9",), file_name=name), SourceRow(name, b"", captions=("x",))]
+    _, table, _ = imported(tmp_path, rows)
+    assert table[0]["file_name"] == r"caf\udce9.png" and table[0]["captions"] == [r"a caf\udce9"]
+    assert read_rows(tmp_path / "quarantine.parquet")[0]["source_row"] == r"caf\udce9.png"
+
+
+def test_rows_know_where_they_and_their_captions_come_from(tmp_path: Path):
+    rows = [
+        SourceRow("first", png(1), captions=("x", "y"), file_name="1.png"),
+        SourceRow("other", png(2), captions=("x",), file_name="2.png"),
+        SourceRow("again", png(1), captions=("y", "z"), file_name="copy of 1.png"),
+    ]
+    _, table, _ = imported(tmp_path, rows)
+    assert (table[0]["source_rows"], table[0]["file_name"]) == (["first", "again"], "1.png")
+    assert (table[0]["captions"], table[0]["caption_rows"]) == (["x", "y", "z"], [0, 0, 1])
+
+
+def test_the_kinds_of_files_are_counted(tmp_path: Path):
+    animation = encoded(picture(3), "GIF", save_all=True, append_images=[picture(4)])
+    files = [png(1), encoded(picture(2).convert("CMYK"), "JPEG"), animation]
+    _, table, _ = imported(tmp_path, [SourceRow(str(n), data, captions=("x",)) for n, data in enumerate(files)])
+    assert read_json(tmp_path / "summary.json")["files"] == {
+        "PNG RGB": 1,
+        "JPEG CMYK": 1,
+        "GIF P": 1,
+        "animated, first frame used": 1,
+    }
+    assert [row["file_bytes"] for row in table] == [len(data) for data in files]
 
 
 def test_too_many_unusable_rows_stop_the_import(tmp_path: Path):
@@ -92,6 +139,25 @@ def test_too_many_unusable_rows_stop_the_import(tmp_path: Path):
         match=r"1 of 2 rows of the source are unusable \(50\.0 %; missing_picture 1\), allowed are 5 %\. First: b",
     ):
         imported(tmp_path, rows, max_bad_fraction=0.05)
+
+
+def test_a_hopeless_source_is_refused_before_it_is_read_to_the_end(tmp_path: Path):
+    bad = [SourceRow(f"line {n}", reason="missing_picture", detail=f"no {n}.png.") for n in range(1000)]
+    seen: list[str] = []
+
+    class Watched(ListSource):
+        def __iter__(self):
+            for row in self.rows:
+                seen.append(row.source_row)
+                yield row
+
+    message = (
+        r"51 of 1,000 rows of the source are unusable \(5\.1 %; missing_picture 51\), allowed are 5 %\. "
+        r"Stopped after 51 rows\. First: line 0: no 0\.png\. Repair the source, or raise max_bad_fraction\."
+    )
+    with pytest.raises(SourceError, match=message):
+        import_source(Watched(bad), tmp_path, max_bad_fraction=0.05, log=lambda _: None, workers=2)
+    assert len(seen) < 100
 
 
 def test_nothing_usable_stops_the_import_whatever_is_allowed(tmp_path: Path):
