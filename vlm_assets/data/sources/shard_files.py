@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from vlm_assets.data.sources.columns import SPLIT_NAMES
-from vlm_assets.data.sources.files import FileInfo, Files, fingerprint, inner_name
+from vlm_assets.data.sources.files import FileInfo, Files, LocalFiles, fingerprint, inner_name
 from vlm_assets.data.sources.rows import Row
 from vlm_assets.errors import SourceError, UnreadableFileError
 
@@ -94,7 +94,7 @@ class ShardFiles:
 
         with self._open(name) as file:
             if name.endswith(".parquet"):
-                # buffered: a row group is not read whole, however large its writer made it
+                # buffered: of a large row group only the page at hand is in memory
                 table = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
                 _check_same_columns(self._where(name), columns, table.schema_arrow.names)
                 for batch in table.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
@@ -119,7 +119,11 @@ class ShardFiles:
 
         try:
             with self.files.open(name) as file:
-                yield file
+                if isinstance(self.files, LocalFiles) and name.endswith(".arrow"):  # a batch may be gigabytes
+                    with pa.memory_map(str(self.files.root / name)) as mapped:
+                        yield mapped
+                else:
+                    yield file
         except UnreadableFileError as error:  # a shard is not a row to put aside
             raise SourceError(str(error)) from error
         except (pa.ArrowException, OSError) as error:

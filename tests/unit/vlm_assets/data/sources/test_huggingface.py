@@ -224,3 +224,13 @@ def test_s3_without_parquet_says_what_it_can_read():
         place.put("a.json", b"{}")
         with pytest.raises(SourceError, match=r"s3://pictures/set has no \.parquet and no \.arrow file\. Upload them"):
             rows(place.root)
+
+
+def test_code_that_a_data_set_brings_along_is_never_run(tmp_path: Path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "set.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (folder / "data.json").write_text('{"image": "a.png", "text": "x"}\n')
+    with pytest.raises(SourceError, match=r"Cannot load the folder '.*set': Dataset scripts are no longer supported"):
+        rows(folder)
+    assert not (tmp_path / "ran").exists()
