@@ -13,7 +13,7 @@ SHEET_COLUMNS = 8
 THUMB_PX, MARGIN_PX = 112, 10
 LABEL_LINES, LINE_PX, TEXT_PX = 3, 13, 10
 MAX_PICTURE_BYTES = 60_000  # these pictures live in Dagster's event log
-INK, PAPER, ACCENT = "#222222", "#ffffff", "#4878a8"
+INK, PAPER, LINE, ACCENT = "#222222", "#ffffff", "#e0e0e0", "#4878a8"
 
 
 def write_contact_sheet(path: Path, pictures: Sequence[tuple[Image.Image, str]]) -> None:
@@ -30,7 +30,9 @@ def write_contact_sheet(path: Path, pictures: Sequence[tuple[Image.Image, str]])
 
 def _draw_cell(sheet: Image.Image, place: tuple[int, int], picture: Image.Image, label: str) -> None:
     left, top = place
-    thumb = ImageOps.contain(picture, (THUMB_PX, THUMB_PX), Image.Resampling.LANCZOS)
+    thumb = picture.copy()
+    thumb.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.LANCZOS)  # never enlarged: what is tiny looks tiny
+    thumb = ImageOps.expand(thumb, 1, LINE)  # or a white picture would not be seen
     sheet.paste(thumb, (left + (THUMB_PX - thumb.width) // 2, top + THUMB_PX - thumb.height))
     draw, font = ImageDraw.Draw(sheet), font_of(TEXT_PX)
     for number, line in enumerate(wrapped(label, font, THUMB_PX, LABEL_LINES)):
@@ -43,6 +45,7 @@ def write_caption_lengths(path: Path, word_counts: Sequence[int]) -> None:
     figure, axes = _axes()
     longest = max(word_counts, default=1)
     axes.hist(word_counts, bins=range(min(word_counts, default=1), longest + 2), color=ACCENT, align="left")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="words per caption", ylabel="captions", title=f"Caption lengths (n = {len(word_counts):,})")
     _save_figure(figure, path)
 

@@ -96,11 +96,13 @@ def _keep_good_captions(row: dict[str, Any], limits: QualityLimits, screened: Sc
     """Take the faulty captions, with their slots, out of the row; False if none is left."""
     slots: list[Any] = json.loads(row["slots"]) or [{}] * len(row["captions"])
     good: list[tuple[str, Any, int]] = []
+    bad: dict[str, None] = {}
     row["flags"] = []
     for caption, said, number in zip(row["captions"], slots, row["caption_rows"], strict=True):
         faults = caption_faults(caption, row["file_name"], limits)
         if faults and faults[0].drops(limits):
             screened.dropped.add(row, faults[0], caption)
+            bad[faults[0].reason] = None
             continue
         for fault in faults:
             screened.flagged.add(row, fault, caption)
@@ -111,5 +113,5 @@ def _keep_good_captions(row: dict[str, Any], limits: QualityLimits, screened: Sc
     if any(said for _, said, _ in good):
         row["slots"] = json.dumps([said for _, said, _ in good], ensure_ascii=False)
     if not good:
-        screened.dropped.add(row, Fault("no_caption_left", "all captions were dropped"))
+        screened.dropped.add(row, Fault("no_caption_left", f"all captions were dropped: {', '.join(bad)}"))
     return bool(good)
