@@ -84,9 +84,14 @@ def is_finished(path: Path, task: ShardTask) -> bool:
 
 def shard_info(path: Path) -> dict[str, Any]:
     """What a shard file says of itself: contract_sha256, image_size_px, encoding, split, number, files, tokens."""
-    metadata = pq.read_metadata(path).metadata or {}
+    return info_of(pq.read_metadata(path), str(path))
+
+
+def info_of(footer: Any, name: str) -> dict[str, Any]:
+    """The same from a footer that was read already. StoreError if it is of another kind of file."""
+    metadata = footer.metadata or {}
     if INFO not in metadata:
-        raise StoreError(f"{path} is not a shard of this project: its Parquet metadata lacks '{INFO.decode()}'.")
+        raise StoreError(f"{name} is not a shard of this project: its Parquet metadata lacks '{INFO.decode()}'.")
     return json.loads(metadata[INFO])
 
 
