@@ -38,6 +38,10 @@ Metadata = dict[str, Any]
 Runner = Callable[[str, Path], dict[str, Metadata]]
 
 
+class CommandFailedError(Exception):
+    """Dagster's command line ended with an error; its output."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One format: its kind, who writes the fixture, and what the metadata must say of it."""
@@ -116,7 +120,9 @@ def as_jpeg(png: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One Dagster home for all runs."""
-    return tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("home")
+    (home / "dagster.yaml").write_text("telemetry: { enabled: false }\n")
+    return home
 
 
 @pytest.fixture
@@ -136,7 +142,8 @@ def run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
             else:
                 assert words[0] == "dagster"
                 done = CliRunner().invoke(create_dagster_cli(), words[1:])
-                assert done.exit_code == 0, done.output[-3000:]
+                if done.exit_code != 0:
+                    raise CommandFailedError(done.output)
         with dg.DagsterInstance.get() as instance:
             return {asset: metadata_of(instance, asset) for asset in ("raw_dataset", "validated_splits")}
 
@@ -171,8 +178,51 @@ def test_an_unchanged_source_is_not_imported_again(items: list[Pair], tmp_path: 
     assert first["version"] == second["version"]
 
 
+def spoil_json(folder: Path) -> str:
+    file = folder / "dataset_coco.json"
+    file.write_text(file.read_text()[:-40])
+    return r"dataset_coco\.json:1: not JSON \(.* at column \d+\)"
+
+
+def spoil_encoding(folder: Path) -> str:
+    file = folder / "results.csv"
+    file.write_bytes(file.read_bytes().replace(b"This is", b"C\xe9 is", 1))
+    return r"results\.csv:4: not UTF-8 \(invalid continuation byte at byte \d+ of the line\)"
+
+
+def spoil_shard(folder: Path) -> str:
+    file = folder / "00001.tar"
+    file.write_bytes(file.read_bytes()[:-20_000])
+    return r"00001\.tar is no whole tar archive: it breaks off after \d+ members"
+
+
+def spoil_pictures(folder: Path) -> str:
+    for file in sorted(folder.rglob("*.jpg"))[:10]:
+        file.write_text("no picture")
+    return r"\d+ of [\d,]+ rows .*not_a_picture"
+
+
+@pytest.mark.parametrize(
+    ("kind", "write", "spoil"),
+    [
+        ("coco", formats.write_karpathy, spoil_json),
+        ("flickr30k", formats.write_flickr30k_csv, spoil_encoding),
+        ("webdataset", formats.write_webdataset, spoil_shard),
+        ("deepfashion", formats.write_multimodal, spoil_pictures),
+    ],
+)
+def test_a_spoilt_source_ends_with_one_clear_sentence_and_leaves_nothing(
+    kind: str, write: Callable[..., Path], spoil: Callable[[Path], str], items: list[Pair], tmp_path: Path, run: Runner
+):
+    folder = write(tmp_path / "set", items)
+    message = spoil(folder)
+    with pytest.raises(CommandFailedError, match=rf"vlm_assets\.errors\.SourceError: .*{message}"):
+        run(kind, folder)
+    assert not list((tmp_path / "store").rglob("manifest.json"))
+
+
 def test_the_page_has_a_command_for_every_kind_with_a_preset():
-    presets = {path.stem for path in PRESETS.glob("*.yaml")} - {"blip-base", "clothing", "openmoji"}
+    presets = {path.stem for path in PRESETS.glob("*.yaml")} - {"blip-base", "clothing", "openmoji", "registry"}
     assert set(COMMANDS) == presets == {case.kind for case in CASES.values()}
     assert presets <= set(re.findall(r"^\| \[?`(\w+)`", PAGE, re.MULTILINE)), "and a row in the table"
 

@@ -1,17 +1,11 @@
 """WebDataset: tar shards in which the files of one sample share a name and stand side by side.
 
 `000042.jpg`, `000042.txt` and `000042.json` are one sample with the key `000042`; a name is split at the first dot
-after its folder, as the webdataset library does (https://github.com/webdataset/webdataset). Shards of img2dataset are
-read as they are. Members are read in the order of the shard and never unpacked: a name is only a label, whatever it
-says ("/etc/passwd", "../../x"), links and devices are passed over.
+after its folder. Shards of img2dataset are read as they are.
 """
 
 import json
-import re
-import tarfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,15 +16,11 @@ from vlm_assets.data.sources.base import Attribution, Source, SourceRow
 from vlm_assets.data.sources.columns import split_of, text_of
 from vlm_assets.data.sources.documents import listed, near
 from vlm_assets.data.sources.files import FileInfo, Files, fingerprint, open_files
+from vlm_assets.data.sources.tar_samples import PICTURE_SUFFIXES, Sample, read_samples
 from vlm_assets.errors import SourceError
-from vlm_serving.images import DEFAULT_LIMITS
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 CAPTION_KEYS = ("caption", "captions", "text")
-MEMBER_NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
-META = re.compile(r"__[^/]*__($|/)")  # "__index__" and the like
-READ_SUFFIXES = (*PICTURE_SUFFIXES, "txt", "json")
 
 
 class WebDatasetConfig(dg.Config):
@@ -52,16 +42,6 @@ class WebDatasetConfig(dg.Config):
         title = self.title or files.uri.rpartition("/")[2]
         attribution = Attribution(title, f"Pictures and captions of {title}", self.licence)
         return WebDatasetSource(files, tuple(self.caption_keys), self.group_key, self.split_key, attribution)
-
-
-@dataclass
-class Sample:
-    """The members of one key, in the order of the shard."""
-
-    shard: str
-    key: str
-    members: dict[str, bytes] = field(default_factory=dict[str, bytes])  # by suffix, in lower case
-    repeated: str = ""  # a suffix that is there twice
 
 
 class UnusableSampleError(Exception):
@@ -157,47 +137,6 @@ class WebDatasetSource:
     @cached_property
     def _total(self) -> int:
         return sum(1 for shard in self._shards for _ in read_samples(self.files, shard.name, with_data=False))
-
-
-def read_samples(files: Files, shard: str, *, with_data: bool = True) -> Iterator[Sample]:
-    """Stream one shard's samples; without their data where only their number is asked for."""
-    sample: Sample | None = None
-    for name, data in read_members(files, shard, with_data=with_data):
-        match = MEMBER_NAME.match(name)
-        if not match or META.match(name):
-            continue
-        key, suffix = match[1], match[2].lower()
-        if sample is None or sample.key != key:
-            if sample is not None:
-                yield sample
-            sample = Sample(shard, key)
-        if suffix in sample.members:
-            sample.repeated = suffix
-        sample.members[suffix] = data
-    if sample is not None:
-        yield sample
-
-
-def read_members(files: Files, shard: str, *, with_data: bool) -> Iterator[tuple[str, bytes]]:
-    """Names and data of a shard's plain files. Raises SourceError if the shard is no tar, or not a whole one.
-
-    Data are read of pictures and texts only, and never more than one byte beyond what a picture may have.
-    """
-    count = 0
-    try:
-        with files.open(shard) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
-            for member in archive:
-                archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # or else all headers stay in memory
-                count += 1
-                if member.isreg():
-                    wanted = with_data and member.name.lower().rpartition(".")[2] in READ_SUFFIXES
-                    content = archive.extractfile(member) if wanted else None
-                    yield member.name, content.read(DEFAULT_LIMITS.max_bytes + 1) if content else b""
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        after = f"it breaks off after {count:,} members" if count else "it does not begin like one"
-        raise SourceError(
-            f"{files.uri}/{shard} is no whole tar archive: {after} ({error}). Fetch or write the shard again."
-        ) from error
 
 
 def _json_of(sample: Sample) -> Mapping[str, Any]:

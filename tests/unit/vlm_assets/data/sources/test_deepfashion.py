@@ -115,6 +115,20 @@ def test_without_a_partition_pictures_are_found_by_their_item_and_masks_are_left
     assert {row.split for row in rows} == {""}
 
 
+@pytest.mark.parametrize("folder", ["Img", "Img/img"])
+def test_the_pictures_of_the_partition_are_found_with_and_without_img(tmp_path: Path, folder: str):
+    write_inshop(tmp_path, pairs(4))
+    rows = rows_of(tmp_path, pictures=str(tmp_path / folder))
+    assert [row.picture for row in rows] == [jpeg(seed) for seed in range(4)]
+
+
+def test_of_two_sizes_the_one_that_the_partition_names_is_taken(tmp_path: Path):
+    write_inshop(tmp_path, pairs(4))
+    for file in sorted((tmp_path / "Img" / "img").rglob("*.jpg")):
+        write(tmp_path / "Img" / "img_highres" / file.relative_to(tmp_path / "Img" / "img"), jpeg(9))
+    assert [row.picture for row in rows_of(tmp_path)] == [jpeg(seed) for seed in range(4)]
+
+
 def test_inshop_rows_that_cannot_be_used(tmp_path: Path):
     for item in ("id_00000001", "id_00000002", "id_00000003", "id_00000004"):
         write(tmp_path / item / "1.jpg", jpeg(int(item[-1])))

@@ -138,18 +138,37 @@ def test_a_member_too_large_for_a_picture_is_not_read_whole(tmp_path: Path):
     assert len(picture) == 20 * 1024 * 1024 + 1, "one byte more than the import takes"
 
 
+BREAKS_OFF = r"no whole tar archive: it breaks off after \d+ members \(.*write the shard again"
+
+
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 def test_a_truncated_shard_is_one_clear_error(tmp_path: Path, suffix: str):
     write_webdataset(tmp_path, pairs(6), shard_samples=3, suffix=suffix)
     file = tmp_path / f"00001{suffix}"
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3 - 100])
-    message = (
-        rf"00001{re.escape(suffix)} is no whole tar archive: it breaks off after \d members .*write the shard again"
-    )
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(SourceError, match=rf"00001{re.escape(suffix)} is {BREAKS_OFF}"):
         rows_of(tmp_path)
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(SourceError, match=BREAKS_OFF):
         WebDatasetConfig(path=str(tmp_path)).open().total()
+
+
+def test_wherever_a_shard_is_cut_or_damaged_it_is_noticed(tmp_path: Path):
+    """Also between two members, and in a header, which tarfile takes for the end."""
+    whole = write_webdataset(tmp_path / "whole", pairs(2)) / "00000.tar"
+    with tarfile.open(whole) as archive:
+        headers = [member.offset for member in archive]
+        end = archive.offset  # behind the first block of zeros
+    data = whole.read_bytes()
+    cuts = sorted({*range(1, end - 511, 300), *headers[1:], *(offset + 480 for offset in headers)})
+    for cut in cuts:
+        write(tmp_path / "cut" / "0.tar", data[:cut])
+        with pytest.raises(SourceError, match="is no whole tar archive"):
+            rows_of(tmp_path / "cut")
+    for offset in headers:
+        damaged = data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :]
+        write(tmp_path / "damaged" / "0.tar", damaged)
+        with pytest.raises(SourceError, match=r"is no whole tar archive: .*\(.*bad checksum|does not begin like one"):
+            rows_of(tmp_path / "damaged")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", b"\x1f\x8b\x08 no gzip"])
