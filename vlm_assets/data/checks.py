@@ -1,6 +1,6 @@
 """The expectations as blocking asset checks: a critical failure stops the run, a warning is shown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ def shard_expectations(store: StoreResource, tokenized_shards: ArtifactRef) -> d
 def _checked(
     store: Store,
     ref: ArtifactRef,
-    tables: "Sequence[CheckedTable]",
+    tables: "Iterable[CheckedTable]",
     suites: "Sequence[ExpectationSuite]",
     pictures: Path,
 ) -> dg.AssetCheckResult:

@@ -7,45 +7,50 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 
 def picture_frame(rows: Path, columns: Sequence[str]) -> pd.DataFrame:
     """One row per picture: `columns` as they stand, and what is counted of its captions, slots and sides."""
-    table = pq.read_table(rows, columns=[*dict.fromkeys([*columns, "width", "height", "captions", "slots"])])
-    frame = as_frame(table.select(list(columns)))
-    counts = pc.fill_null(pc.list_value_length(table["captions"]), 0).to_numpy()
-    slot_sets = [0 if slots == "[]" else len(json.loads(slots)) for slots in table["slots"].to_pylist()]
-    frame["caption_count"] = counts
-    frame["slots_fit"] = (pd.Series(slot_sets) == 0) | (pd.Series(slot_sets) == counts)
-    frame["shorter_side"] = pc.min_element_wise(table["width"], table["height"]).to_numpy()
+    frame = pd.DataFrame({name: _column(rows, name).to_pandas() for name in columns})
+    frame["caption_count"] = pc.fill_null(pc.list_value_length(_column(rows, "captions")), 0).to_numpy()
+    slot_sets = _slot_sets(_column(rows, "slots"))
+    frame["slots_fit"] = (slot_sets == 0) | (slot_sets == frame["caption_count"])
+    frame["shorter_side"] = pc.min_element_wise(_column(rows, "width"), _column(rows, "height")).to_numpy()
     return frame
+
+
+def _column(path: Path, name: str) -> pa.ChunkedArray:
+    """One column of a file. What Arrow held for the one before goes back to the system first, or it adds up."""
+    pa.default_memory_pool().release_unused()
+    return pq.read_table(path, columns=[name])[name]
+
+
+def _slot_sets(slots: pa.ChunkedArray) -> NDArray[np.int32]:
+    """For how many captions each picture's slots are declared."""
+    counts = np.zeros(len(slots), dtype=np.int32)
+    declared = np.flatnonzero(pc.not_equal(slots, "[]").to_numpy(zero_copy_only=False))
+    for row in declared:
+        counts[row] = len(json.loads(slots[int(row)].as_py()))
+    return counts
 
 
 def caption_frame(rows: Path) -> pd.DataFrame:
     """One row per caption, with its picture and its number of words."""
-    table = pq.read_table(rows, columns=["image_id", "captions"])
-    exploded = explode(table, "captions", "caption")
-    words = pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(exploded["caption"])))
-    return as_frame(exploded.append_column("words", words))
+    lists = _column(rows, "captions").combine_chunks()
+    ids = _column(rows, "image_id").take(pc.list_parent_indices(lists))
+    captions = pc.list_flatten(lists)
+    words = pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(captions))).to_numpy()
+    return pd.DataFrame({"image_id": ids.to_pandas(), "caption": captions.to_pandas(), "words": words})
 
 
-def explode(table: pa.Table, column: str, name: str) -> pa.Table:
-    """One row per item of the lists in `column`, called `name`, with the image id of its row."""
-    lists = table[column].combine_chunks()
-    ids = table["image_id"].take(pc.list_parent_indices(lists))
-    return pa.table({"image_id": ids, name: pc.list_flatten(lists)})
-
-
-def as_frame(table: pa.Table) -> pd.DataFrame:
-    """A pandas frame in which equal strings are one object, and the Arrow table is given back piece by piece."""
-    return table.to_pandas(split_blocks=True, self_destruct=True)
-
-
-def column_of_packs(directory: Path, prefix: str, column: str) -> set[str]:
-    """The values of one column of `<prefix>-*.parquet`; the pictures beside it are not read."""
-    files = sorted(directory.glob(f"{prefix}-*.parquet"))
-    return {value for file in files for value in pq.read_table(file, columns=[column])[column].to_pylist()}
+def is_packed(rows: Path, directory: Path) -> NDArray[np.bool_]:
+    """Of each picture, whether a pack holds it. The pictures beside the digests are not read."""
+    packs = [_column(file, "sha256") for file in sorted(directory.glob("pictures-*.parquet"))]
+    held = pa.chunked_array([chunk for pack in packs for chunk in pack.chunks], pa.string())
+    return pc.is_in(_column(rows, "sha256"), value_set=held).to_numpy()

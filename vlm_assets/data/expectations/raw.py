@@ -3,6 +3,7 @@
 # Great Expectations exports its expectations without saying so.
 # pyright: reportPrivateImportUsage=false
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import great_expectations.expectations as gxe
@@ -10,7 +11,7 @@ import pandas as pd
 from great_expectations.core import ExpectationSuite
 
 from vlm_assets.data.expectations.custom import ExpectAspectRatioToBeAtMost
-from vlm_assets.data.expectations.frames import caption_frame, column_of_packs, picture_frame
+from vlm_assets.data.expectations.frames import caption_frame, is_packed, picture_frame
 from vlm_assets.data.expectations.suites import CheckedTable, critical, suite, warning
 from vlm_assets.data.tables import read_json
 
@@ -83,16 +84,16 @@ def raw_suites() -> list[ExpectationSuite]:
     return [pictures, captions, source]
 
 
-def raw_tables(directory: Path) -> list[CheckedTable]:
+def raw_tables(directory: Path) -> Iterator[CheckedTable]:
     """The tables of a raw snapshot, with the columns that the suites look at."""
     rows = directory / "rows.parquet"
-    pictures = picture_frame(rows, ["image_id", "sha256", "width", "height", "format", "split", "copies"])
-    pictures["packed"] = pictures["sha256"].isin(column_of_packs(directory, "pictures", "sha256"))
-    return [
-        CheckedTable("pictures", ("image_id",), pictures),
-        CheckedTable("captions", ("image_id",), caption_frame(rows), about="caption"),
-        CheckedTable("source", ("title",), _source(directory)),
-    ]
+    columns = ["image_id", "sha256", "width", "height", "format", "split", "copies"]
+    pictures = picture_frame(rows, columns)
+    pictures["packed"] = is_packed(rows, directory)
+    yield CheckedTable("pictures", ("image_id",), pictures)
+    del pictures
+    yield CheckedTable("captions", ("image_id",), caption_frame(rows), about="caption")
+    yield CheckedTable("source", ("title",), _source(directory))
 
 
 def _source(directory: Path) -> pd.DataFrame:

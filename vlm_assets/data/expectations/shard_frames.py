@@ -4,6 +4,7 @@
 # pyright: reportUnknownParameterType=false, reportAttributeAccessIssue=false
 
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from vlm_assets.data.shard_files import INFO
 from vlm_assets.data.tables import SHARD
 from vlm_serving.preprocessing import PreprocessingContract
 
@@ -52,7 +54,7 @@ def read_shards(directory: Path, contract: PreprocessingContract, unknown_token_
             decoded += [_decoded(batch, row) for row in range(-seen % step, len(batch), step)]
             seen += len(batch)
     return ShardFrames(
-        pa.concat_tables(pictures).to_pandas(split_blocks=True, self_destruct=True),
+        pa.concat_tables(pictures).to_pandas(),
         pd.DataFrame(decoded, columns=["image_id", *SHAPE]),
         pd.concat(captions, ignore_index=True),
         _files(files),
@@ -144,15 +146,20 @@ def _decoded(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
 
 def _files(files: list[Path]) -> pd.DataFrame:
     last_of_split = {split_of(file): file for file in files}
-    rows = [
-        {
-            "file": file.name,
-            "split": split_of(file),
-            "rows": pq.read_metadata(file).num_rows,
-            "size_mb": file.stat().st_size / 1e6,
-            "size_mb_unless_last": None if last_of_split[split_of(file)] == file else file.stat().st_size / 1e6,
-        }
-        for file in files
-    ]
-    columns = ["file", "split", "rows", "size_mb", "size_mb_unless_last"]
+    rows = [_file(file, last=last_of_split[split_of(file)] == file) for file in files]
+    columns = ["file", "split", "said_split", "contract_sha256", "size_mb", "size_mb_unless_last"]
     return pd.DataFrame(rows, columns=columns).astype({"size_mb_unless_last": "float64"})
+
+
+def _file(file: Path, *, last: bool) -> dict[str, Any]:
+    """A file by its name and size, and what it says of itself in its Parquet metadata; "" where it says nothing."""
+    said = json.loads((pq.read_metadata(file).metadata or {}).get(INFO, "{}"))
+    size_mb = file.stat().st_size / 1e6
+    return {
+        "file": file.name,
+        "split": split_of(file),
+        "said_split": said.get("split", ""),
+        "contract_sha256": said.get("contract_sha256", ""),
+        "size_mb": size_mb,
+        "size_mb_unless_last": None if last else size_mb,
+    }

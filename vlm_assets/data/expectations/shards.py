@@ -3,6 +3,7 @@
 # Great Expectations exports its expectations without saying so.
 # pyright: reportPrivateImportUsage=false
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 from great_expectations.core import ExpectationSuite
 
-from vlm_assets.data.expectations.frames import as_frame
 from vlm_assets.data.expectations.shard_frames import read_shards
 from vlm_assets.data.expectations.suites import CheckedTable, critical, suite, warning
 from vlm_assets.data.tables import PACK_BYTES, read_json
@@ -92,10 +92,15 @@ def shard_suites(model: ModelInput) -> list[ExpectationSuite]:
     )  # fmt: skip
     files = suite(
         "files",
-        critical(gxe.ExpectColumnValuesToBeBetween, "no file is far above the size that readers fetch at once", BUG,
+        critical(gxe.ExpectColumnValuesToBeInSet, "every file says that it was made by the model's own contract", STALE,
+            column="contract_sha256", value_set=[contract.sha256]),
+        critical(gxe.ExpectColumnPairValuesToBeEqual, "every file is of the split that its name says", BUG,
+            column_A="split", column_B="said_split"),
+        warning(gxe.ExpectColumnValuesToBeBetween, "no file is far above the size that readers fetch at once",
+            "Lower shard_bytes: a reader on S3 fetches whole files.",
             column="size_mb", max_value=1.5 * PACK_BYTES / MEGABYTE),
         warning(gxe.ExpectColumnValuesToBeBetween, "all files of a split but the last are full",
-            "Many small files are slow to open, on S3 above all.",
+            "Raise shard_bytes: many small files are slow to open, on S3 above all.",
             column="size_mb_unless_last", min_value=0.2 * PACK_BYTES / MEGABYTE),
     )  # fmt: skip
     splits = suite(
@@ -117,23 +122,21 @@ def shard_suites(model: ModelInput) -> list[ExpectationSuite]:
     return [pictures, decoded, captions, files, splits, contracts, truncation]
 
 
-def shard_tables(shards: Path, splits: Path, model: ModelInput) -> list[CheckedTable]:
+def shard_tables(shards: Path, splits: Path, model: ModelInput) -> Iterator[CheckedTable]:
     """The tables of the shards. `splits` is the directory of the validated_splits that they were made from."""
     found = read_shards(shards, model.contract, model.unknown_token_id)
-    validated = as_frame(pq.read_table(splits / "rows.parquet", columns=["image_id", "split"]))
+    validated = pq.read_table(splits / "rows.parquet", columns=["image_id", "split"]).to_pandas()
     pictures = found.pictures
     pictures["validated_split"] = pictures["image_id"].map(
         validated.drop_duplicates("image_id").set_index("image_id")["split"]
     )
-    return [
-        CheckedTable("pictures", ("image_id",), pictures),
-        CheckedTable("decoded_sample", ("image_id",), found.decoded),
-        CheckedTable("captions", ("image_id", "number"), found.captions),
-        CheckedTable("files", ("file",), found.files),
-        CheckedTable("splits", ("split",), _sizes(pictures, validated)),
-        CheckedTable("contract", ("where",), _contracts(shards)),
-        CheckedTable("truncation", ("what",), _truncation(shards)),
-    ]
+    yield CheckedTable("pictures", ("image_id",), pictures)
+    yield CheckedTable("decoded_sample", ("image_id",), found.decoded)
+    yield CheckedTable("captions", ("image_id", "number"), found.captions)
+    yield CheckedTable("files", ("file",), found.files)
+    yield CheckedTable("splits", ("split",), _sizes(pictures, validated))
+    yield CheckedTable("contract", ("where",), _contracts(shards))
+    yield CheckedTable("truncation", ("what",), _truncation(shards))
 
 
 def _sizes(pictures: pd.DataFrame, validated: pd.DataFrame) -> pd.DataFrame:

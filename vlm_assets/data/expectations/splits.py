@@ -4,7 +4,7 @@
 # pyright: reportPrivateImportUsage=false
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import great_expectations.expectations as gxe
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from great_expectations.core import ExpectationSuite
 
 from vlm_assets.data.expectations.custom import ExpectEachInOneSplit
-from vlm_assets.data.expectations.frames import as_frame, picture_frame
+from vlm_assets.data.expectations.frames import picture_frame
 from vlm_assets.data.expectations.suites import CheckedTable, critical, suite, warning
 from vlm_assets.data.tables import read_json
 
@@ -32,6 +32,8 @@ def split_suites() -> list[ExpectationSuite]:
             "Name holdouts with a-z, 0-9 and _.", column="split", regex=r"^(?:train|val|test(?:_[a-z0-9_]+)?)$"),
         critical(gxe.ExpectColumnDistinctValuesToContainSet, "there is something to train on",
             "Raise train_fraction, or see why all of train was dropped.", column="split", value_set=["train"]),
+        critical(gxe.ExpectColumnValuesToNotBeNull, "the quality of every picture was measured", BUG,
+            column="entropy_bits"),
         critical(gxe.ExpectColumnValuesToNotBeNull, "every picture is in a cluster", BUG, column="cluster"),
         critical(gxe.ExpectColumnValuesToBeBetween, "every picture has a caption", BUG,
             column="caption_count", min_value=1),
@@ -49,6 +51,9 @@ def split_suites() -> list[ExpectationSuite]:
         warning(gxe.ExpectColumnMeanToBeBetween, "between 40 % and 95 % of the pictures train",
             "See train_fraction, the holdouts and the largest clusters.",
             column="trains", min_value=0.4, max_value=0.95),
+        warning(gxe.ExpectColumnMeanToBeBetween, "at most a fifth of the pictures that stay is doubtful",
+            "See flagged.parquet and the table of reasons; drop_flagged drops what is not meant.",
+            column="flagged", max_value=0.2),
         warning(gxe.ExpectColumnMaxToBeBetween, "no cluster holds more than a fifth of the pictures",
             "One group or chain of near duplicates decides a split: see the group column and the thresholds.",
             column="share_of_cluster", max_value=0.2),
@@ -73,22 +78,20 @@ def split_suites() -> list[ExpectationSuite]:
     return [pictures, twins, sizes, dropped]
 
 
-def split_tables(directory: Path) -> list[CheckedTable]:
+def split_tables(directory: Path) -> Iterator[CheckedTable]:
     """The tables of the splits, with the columns that the suites look at."""
     rows = directory / "rows.parquet"
-    pictures = picture_frame(rows, ["image_id", "sha256", "split", "cluster", "group"])
+    pictures = picture_frame(rows, ["image_id", "sha256", "split", "cluster", "group", "entropy_bits", "flags"])
     held = read_json(directory / "summary.json")["held_out_values"]
     pictures["group"] = pictures["group"].where(pictures["group"] != "")  # "" = none: not a group of its own
+    pictures["flagged"] = pictures.pop("flags").str.len().gt(0).astype(float)
     pictures["trains"] = pictures["split"].eq("train").astype(float)
     pictures["share_of_cluster"] = pictures.groupby("cluster")["split"].transform("size") / len(pictures)
     pictures["trains_on_held_out_value"] = _trains_on(rows, held)
-    sizes = pictures.groupby("split").size().rename("pictures").reset_index()
-    return [
-        CheckedTable("pictures", ("image_id",), pictures),
-        CheckedTable("near_duplicates", ("image_id_a", "image_id_b"), _twins(directory, pictures)),
-        CheckedTable("splits", ("split",), sizes),
-        CheckedTable("dropped", ("what",), _dropped(directory, pictures)),
-    ]
+    yield CheckedTable("pictures", ("image_id",), pictures)
+    yield CheckedTable("near_duplicates", ("image_id_a", "image_id_b"), _twins(directory, pictures))
+    yield CheckedTable("splits", ("split",), pictures.groupby("split").size().rename("pictures").reset_index())
+    yield CheckedTable("dropped", ("what",), _dropped(directory, pictures))
 
 
 def says_held_out(slots_json: str, held: HeldOut) -> bool:
@@ -105,13 +108,13 @@ def _trains_on(rows: Path, held: HeldOut) -> list[bool]:
 
 def _twins(directory: Path, pictures: pd.DataFrame) -> pd.DataFrame:
     """Recorded near duplicates with the split of each; that of a dropped picture is none."""
-    pairs = as_frame(pq.read_table(directory / "near_duplicates.parquet", columns=["image_id_a", "image_id_b"]))
+    pairs = pq.read_table(directory / "near_duplicates.parquet", columns=["image_id_a", "image_id_b"]).to_pandas()
     split_of = pictures.drop_duplicates("image_id").set_index("image_id")["split"]
     return pairs.assign(split_a=pairs["image_id_a"].map(split_of), split_b=pairs["image_id_b"].map(split_of))
 
 
 def _dropped(directory: Path, pictures: pd.DataFrame) -> pd.DataFrame:
     """Pictures dropped whole: single captions of pictures that stay do not count."""
-    ids = as_frame(pq.read_table(directory / "dropped.parquet", columns=["image_id"]))["image_id"]
+    ids = pq.read_table(directory / "dropped.parquet", columns=["image_id"])["image_id"].to_pylist()
     gone = len(set(ids) - set(pictures["image_id"]))
     return pd.DataFrame([{"what": "pictures", "dropped_share": gone / max(gone + len(pictures), 1)}])

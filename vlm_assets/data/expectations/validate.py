@@ -3,7 +3,7 @@
 # Great Expectations exports its context without saying so.
 # pyright: reportPrivateImportUsage=false
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,19 +59,22 @@ class Outcome:
     examples: tuple[Example, ...]
 
 
-def validate(tables: Sequence[CheckedTable], suites: Sequence[ExpectationSuite]) -> list[Outcome]:
-    """Check each table against the suite that bears its name; outcomes in the order in which the suites are written."""
-    data = _context().data_sources.pandas_default
-    frames = {table.name: table for table in tables}
-    outcomes: list[Outcome] = []
-    for suite in suites:
-        table = frames[suite.name]
-        # BASIC, not COMPLETE: the latter makes a dictionary of every row that breaks an expectation
-        wanted = {"result_format": "BASIC", "partial_unexpected_count": EXAMPLES_SHOWN}
-        results = data.read_dataframe(table.frame).validate(suite, result_format=wanted).results
-        ordered = sorted(results, key=lambda item: item.expectation_config.meta["number"])
-        outcomes += [_outcome(table, item) for item in ordered]
-    return outcomes
+def validate(tables: Iterable[CheckedTable], suites: Sequence[ExpectationSuite]) -> list[Outcome]:
+    """Check each table against the suite that bears its name; outcomes in the order in which the suites are written.
+
+    Tables are taken one by one and let go: only one needs to be in memory.
+    """
+    by_table = {suite.name: suite for suite in suites}
+    return [outcome for table in tables for outcome in _validated(table, by_table[table.name])]
+
+
+def _validated(table: CheckedTable, suite: ExpectationSuite) -> list[Outcome]:
+    # BASIC, not COMPLETE: the latter makes a dictionary of every row that breaks an expectation
+    wanted = {"result_format": "BASIC", "partial_unexpected_count": EXAMPLES_SHOWN}
+    batch = _context().data_sources.pandas_default.read_dataframe(table.frame)
+    results = batch.validate(suite, result_format=wanted).results
+    ordered = sorted(results, key=lambda item: item.expectation_config.meta["number"])
+    return [_outcome(table, item) for item in ordered]
 
 
 def _context() -> Any:
@@ -114,9 +117,8 @@ def _limit(kwargs: Mapping[str, Any]) -> str:
 
 def _observed(result: Mapping[str, Any], unexpected: int, rows: int) -> str:
     if "unexpected_count" in result:
-        return (
-            f"{unexpected:,} of {rows:,} rows ({100 * unexpected / max(rows, 1):.3g} %)" if unexpected else "all rows"
-        )
+        share = f"({100 * unexpected / max(rows, 1):.3g} %)"
+        return f"{unexpected:,} of {rows:,} rows break it {share}" if unexpected else "all rows"
     if result.get("partial_missing_list"):
         return f"missing: {', '.join(map(str, result['partial_missing_list']))}"
     seen = result.get("observed_value")
@@ -135,7 +137,7 @@ def _examples(table: CheckedTable, columns: Sequence[str], values: Sequence[Any]
     return tuple(_example(table, columns, row) for row in rows.to_dict("records"))
 
 
-def _example(table: CheckedTable, columns: Sequence[str], row: Mapping[str, Any]) -> Example:
+def _example(table: CheckedTable, columns: Sequence[str], row: Mapping[Any, Any]) -> Example:
     values = [_shown(row[name]) for name in columns]
     named = values if len(values) == 1 else [f"{name} {value}" for name, value in zip(columns, values, strict=True)]
     about = _shown(row[table.about]) if table.about and table.about not in columns else ""
@@ -143,7 +145,7 @@ def _example(table: CheckedTable, columns: Sequence[str], row: Mapping[str, Any]
 
 
 def _absent(value: Any) -> bool:
-    return value is None or value != value  # NaN is not itself
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def _shown(value: Any, characters: int = VALUE_CHARACTERS) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.unit.vlm_assets.data.pictures import encoded, png
 from vlm_assets.data.expectations.shards import ModelInput
+from vlm_assets.data.shard_files import INFO
 from vlm_assets.data.tables import (
     DROPPED,
     NEAR_DUPLICATES,
@@ -30,6 +31,7 @@ SIDE_PX = 32
 BOS, EOS, PAD, UNKNOWN = 101, 102, 0, 100
 CONTRACT = PreprocessingContract(SIDE_PX, BOS, EOS, PAD, max_caption_tokens=8)
 MODEL = ModelInput(CONTRACT, vocabulary_size=200, unknown_token_id=UNKNOWN)
+SOUND = {"entropy_bits": 7.0, "flags": []}
 ATTRIBUTION = {"title": "made for a test", "text": "by nobody", "licence": "MIT"}
 
 
@@ -87,7 +89,16 @@ def split_of(number: int) -> str:
 
 
 def write_splits(path: Path, spoil: Spoil = lambda _: None) -> Path:
-    rows = [{**raw_row(number), "split": split_of(number), "cluster": f"{number // 2:016x}"} for number in range(ROWS)]
+    rows = [
+        {
+            **raw_row(number),
+            "split": split_of(number),
+            "cluster": f"{number // 2:016x}",
+            "entropy_bits": 7.0,
+            "flags": [],
+        }
+        for number in range(ROWS)
+    ]
     made = Made(rows, {"held_out_values": {"unseen_role": [{"role": "r119"}]}}, {"pairs": [(2, 3)], "dropped": []})
     spoil(made)
     ids = [{"image_id_a": f"{a:016x}", "image_id_b": f"{b:016x}", "distance": 1.0} for a, b in made.others["pairs"]]
@@ -122,7 +133,9 @@ def write_shards(path: Path, spoil: Spoil = lambda _: None) -> Path:
     shards = path / "shards"
     for split in sorted({row["split"] for row in made.rows}):
         rows = [row for row in made.rows if row["split"] == split]
-        pq.write_table(pa.Table.from_pylist(rows, schema=SHARD), shards / f"{split}-00000.parquet")
+        info = {"contract_sha256": CONTRACT.sha256, "split": split, **made.others.get("info", {})}
+        schema = SHARD.with_metadata({INFO: json.dumps(info)})
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), shards / f"{split}-00000.parquet")
     made.others.get("files", lambda _: None)(shards)
     write_json(shards / "contract.json", CONTRACT.to_json())
     write_json(shards / "summary.json", made.summary)

@@ -1,19 +1,19 @@
 """The checks in real runs: critical failures stop what is downstream, warnings do not; the page is in the store."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-import vlm_assets.data.raw as raw
-import vlm_assets.data.shards as shards
 from tests.tiny import tiny_bundle
 from tests.unit.vlm_assets.data.pictures import write_folder
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.data.assets import raw_dataset, tokenized_shards, validated_splits
+from vlm_assets.data.captions import CaptionTokenizer
 from vlm_assets.data.checks import raw_expectations, shard_expectations, split_expectations
+from vlm_assets.data.snapshot import Picture
 from vlm_assets.resources import RefIOManager, StoreResource, TrackerResource
 
 ENOUGH, FEW = 60, 30
@@ -74,35 +74,32 @@ def test_warnings_stop_nothing(tmp_path: Path, instance: dg.DagsterInstance):
     assert "there are enough pictures to train and to measure on (pictures: 30)" in raw_check["description"]
 
 
+def ids_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pictures of the snapshot get the same id."""
+    original = Picture.to_row
+    monkeypatch.setattr(Picture, "to_row", lambda *arguments: {**original(*arguments), "image_id": "same"})
+
+
+def no_bos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captions are written without the token that generation starts from."""
+    original = CaptionTokenizer.encode
+    monkeypatch.setattr(CaptionTokenizer, "encode", lambda *arguments: original(*arguments)[1:])
+
+
 @pytest.mark.parametrize(
-    ("module", "name", "change", "check", "stopped"),
-    [
-        (raw, "write_rows", {"image_id": "same"}, "raw_expectations", "validated_splits"),
-        (shards, "shard_row", {"input_ids": [[1, 2]]}, "shard_expectations", "trained"),
-    ],
+    ("spoil", "check", "stopped"),
+    [(ids_of_one, "raw_expectations", "validated_splits"), (no_bos, "shard_expectations", "trained")],
 )
 def test_a_critical_failure_stops_what_is_downstream(
     tmp_path: Path,
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
-    module: Any,
-    name: str,
-    change: dict[str, Any],
+    spoil: Callable[[pytest.MonkeyPatch], None],
     check: str,
     stopped: str,
 ):
     """Spoil what is stored as a bug in the stage would; the check must not let it pass."""
-    original = getattr(module, name)
-
-    def spoiled(*arguments: Any) -> Any:
-        if name == "shard_row":
-            return {**original(*arguments), **change}
-        path, schema, rows = arguments
-        if path.name == "rows.parquet":
-            rows = [{**row, **change} for row in rows]
-        return original(path, schema, rows)
-
-    monkeypatch.setattr(module, name, spoiled)
+    spoil(monkeypatch)
     result = run(tmp_path, instance)
     assert not result.success
     assert verdicts(result)[check] == (False, "ERROR")
