@@ -5,14 +5,12 @@ Names are posix paths relative to the root. A name that climbs out of it ("../x"
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
+from vlm_assets.data.workers import in_order
 from vlm_assets.errors import SourceError, UnreadableFileError
 
 READERS = 8  # threads: they wait for the disk or the network, or hash without the interpreter's lock
@@ -82,10 +80,10 @@ def open_parent(path: str | Path, setting: str) -> tuple[Files, str]:
 
 def inner_name(name: str) -> str | None:
     """The name in its one spelling ("./a//b.png" is "a/b.png"), or None if it leads out of the root."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts or not parts or "\0" in name:
         return None
-    return path.as_posix()
+    return "/".join(parts)
 
 
 def is_hidden(name: str) -> bool:
@@ -112,16 +110,7 @@ def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], readers: int = READERS, ahead: int = AHEAD
 ) -> Iterator[Result]:
     """`map` in order, up to `ahead` items early: so that a slow disk or network is waited for once, not per file."""
-    remaining = iter(items)
-    with ThreadPoolExecutor(readers, thread_name_prefix="source") as pool:
-        waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(remaining, ahead))
-        try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
-                yield result
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    return in_order(function, items, readers, ahead)
 
 
 class LocalFiles:
@@ -142,7 +131,7 @@ class LocalFiles:
             raise SourceError(f"The folder {self.uri} is empty. Put the files there, or change {self.setting}.")
         for name in names:
             if name.startswith(prefix):
-                yield FileInfo(name, (self.root / name).stat().st_size)
+                yield FileInfo(name, os.stat(f"{self.uri}/{name}").st_size)
 
     def read(self, name: str) -> bytes:
         """See Files."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from posixpath import splitext
 from typing import Literal
 
 import dagster as dg
@@ -98,7 +99,7 @@ class ImageFolderSource:
     @cached_property
     def _pictures(self) -> frozenset[str]:
         """Pictures by name relative to the folder; `../elsewhere.png` is never among them."""
-        return frozenset(name for name in self._listing if Path(name).suffix.lower() in PICTURE_SUFFIXES)
+        return frozenset(name for name in self._listing if splitext(name)[1].lower() in PICTURE_SUFFIXES)
 
     @cached_property
     def _unnamed_pictures(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from pathlib import PurePosixPath
+from posixpath import splitext
 from typing import Literal
 
 import dagster as dg
@@ -233,4 +233,4 @@ def _pictures_of(config: TableConfig) -> Files:
 
 
 def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
+    return splitext(name)[1].lower()
