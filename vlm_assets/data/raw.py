@@ -84,7 +84,8 @@ def _read_rows(source: Source, snapshot: Snapshot, packs: ImportPacks, progress:
     for reading in packs.finished():
         snapshot.add(reading)
     progress.resume(snapshot.rows_read)
-    for row, reading in in_order(read_row, islice(source, snapshot.rows_read, None), workers):
+    rows = islice(source, snapshot.rows_read, None)
+    for row, reading in in_order(lambda row: (row, read_row(row)), rows, workers):
         new = snapshot.add(reading)
         packs.add(reading, _pack_row(row, snapshot.pictures[reading.sha256]) if new else None)
         progress.advance(note=f"{len(snapshot.quarantine):,} put aside" if snapshot.quarantine else "")

@@ -63,7 +63,7 @@ def _inspections(
 ) -> Iterator[tuple[str, Inspection | Fault]]:
     progress = Progress("inspect", len(good), log)
     pictures = ((sha256, data) for sha256, data in stream_pictures(raw) if sha256 in good)
-    for (sha256, _), found in in_order(lambda item: _inspect(item[1]), pictures):
+    for sha256, found in in_order(lambda item: (item[0], _inspect(item[1])), pictures):
         progress.advance()
         yield sha256, found
     progress.done()

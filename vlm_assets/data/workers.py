@@ -1,17 +1,18 @@
-"""The same work for many items on all cores, results in the items' order.
+"""The same work for many items at once, results in the items' order.
 
-Threads, not processes: decoding, hashing and resizing pictures release Python's lock, and nothing has to be copied.
+Threads, not processes: reading, decoding, hashing and resizing pictures release Python's lock, and nothing is copied.
 """
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-AHEAD = 4  # items per worker that may wait: enough to keep all busy, little enough to stream
+AHEAD = 4  # items per worker that may be in memory: enough to keep all busy, little enough to stream
 
 
 def available_cores() -> int:
@@ -20,24 +21,21 @@ def available_cores() -> int:
 
 
 def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
-) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, work(item)) in the order of `items`, whatever the number of workers (None: one per core).
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None, ahead: int | None = None
+) -> Iterator[Result]:
+    """`map(work, items)` by `workers` threads (None: one per core), begun up to `ahead` items early.
 
-    At most `AHEAD` items per worker are in memory. What `work` or `items` raises comes out here.
+    What `work` or `items` raises comes out here; what has not been begun by then is left undone.
     """
     workers = workers or available_cores()
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    remaining = iter(items)
     with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Result]] = deque()
         try:
-            for item in items:
-                waiting.append((item, pool.submit(work, item)))
-                if len(waiting) >= AHEAD * workers:
-                    oldest, result = waiting.popleft()
-                    yield oldest, result.result()
+            waiting.extend(pool.submit(work, item) for item in islice(remaining, ahead or AHEAD * workers))
             while waiting:
-                oldest, result = waiting.popleft()
-                yield oldest, result.result()
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(work, item) for item in islice(remaining, 1))
+                yield result
         finally:
-            for _, result in waiting:
-                result.cancel()
+            pool.shutdown(wait=True, cancel_futures=True)

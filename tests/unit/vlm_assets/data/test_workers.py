@@ -15,7 +15,7 @@ def test_results_come_in_the_order_of_the_items(items: list[int], workers: int):
         time.sleep(0.0003 * (5 - item))
         return item * item
 
-    assert list(in_order(work, items, workers)) == [(item, item * item) for item in items]
+    assert list(in_order(work, items, workers)) == [item * item for item in items]
 
 
 def test_only_a_few_items_are_in_memory():
