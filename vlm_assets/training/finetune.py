@@ -67,13 +67,14 @@ def fit(
     room: int = start.contract.max_caption_tokens + len(prompt_ids)
     examples = with_prompt(mix(niche, replay, config.replay_share) if niche else [], prompt_ids, room)
     pictures_to_judge = read_validation(sorted(shards.glob("val-*.parquet")), config.validation_pictures)
+    judge = CaptionValidator(prompted, pictures_to_judge) if pictures_to_judge else None
     result = train(
         model, examples, with_prompt(validation, prompt_ids, room), start.contract, config.settings(), scratch, log,
-        metric, validator=CaptionValidator(prompted, pictures_to_judge) if pictures_to_judge else None,
-        prompt_tokens=len(prompt_ids), callbacks=callbacks,
+        metric, validator=judge, prompt_tokens=len(prompt_ids), callbacks=callbacks,
     )  # fmt: skip
+    scores = judge.estimates(model) if judge and len(pictures_to_judge) > 1 else {}
     counts = {"pairs": len(niche), "replay_pairs": len(replay), "parameters": model.num_parameters()}
-    return model, {**asdict(result), **counts}
+    return model, {**asdict(result), **counts, "validation": scores}
 
 
 def seal_candidate(
@@ -149,6 +150,7 @@ def _card(raw: Path, base: Path, summary: Mapping[str, Any], lineage: Mapping[st
         "starts from": start["name"],
         "fine-tuned on": f"{summary['pairs']:,} picture-caption pairs, {summary['steps']:,} steps",
         "parameters": f"{summary['parameters']:,}",
+        **{f"validation {name}": _estimate(found) for name, found in summary["validation"].items()},
         **versions_shown(lineage),
     }
     return model_card(
@@ -159,3 +161,8 @@ def _card(raw: Path, base: Path, summary: Mapping[str, Any], lineage: Mapping[st
         limits="Made for pictures like those it was trained on; see the evaluation report for scores with intervals, "
         "for slices, and for what it has never seen.",
     )
+
+
+def _estimate(found: Mapping[str, float]) -> str:
+    """ "7.91 (7.20 to 8.55), n = 45": the interval is of 95 %, over pictures."""
+    return f"{found['value']:.3g} ({found['low']:.3g} to {found['high']:.3g}), n = {found['n']}"

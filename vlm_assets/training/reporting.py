@@ -55,6 +55,11 @@ class Reporter(TrainerCallback):
             self._first_step, self._started_s = state.global_step, time.monotonic()
             self._restore_curves(state)
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A point of the loss curve ends with each checkpoint: a resumed run averages over the same steps."""
+        if state.global_step % self._settings.checkpoint_every_steps == 0:
+            control.should_log = True
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
         logs: dict[str, float] | None = None, **_: Any,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from vlm_assets.evaluation.cider import cider
+from vlm_assets.evaluation.scores import score_captions
 from vlm_assets.evaluation.tokenizer import tokenize
 from vlm_serving.bundle import Bundle
 from vlm_serving.captioner import Captioner
 
 BATCH = 32
+CARD_METRICS = ("cider", "bleu_4", "rouge_l", "exact_match")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,21 @@ class CaptionValidator:
 
     def __call__(self, model: Any) -> dict[str, float]:
         """CIDEr (0..10) and share of exact captions (0..1) of the model as it is now; leaves it in eval mode."""
+        said, references = self._captions(model), self._references
+        exact = sum(text in captions for text, captions in zip(said, references, strict=True))
+        score = cider(tokenize(said), [tokenize(captions) for captions in references])
+        return {"cider": float(score.corpus), "exact_match": exact / len(said)}
+
+    def estimates(self, model: Any) -> dict[str, dict[str, float]]:
+        """All metrics with their 95 % intervals over pictures, as {name: {value, low, high, n}}; for the model card."""
+        scores = score_captions(self._captions(model), self._references)
+        return {name: asdict(scores.metrics[name]) for name in CARD_METRICS}
+
+    @property
+    def _references(self) -> list[list[str]]:
+        return [list(picture.captions) for picture in self.pictures]
+
+    def _captions(self, model: Any) -> list[str]:
         device = next(model.parameters()).device
         captioner = Captioner(self.bundle, device=str(device), precision="fp32", model=model)
         said: list[str] = []
@@ -42,10 +59,7 @@ class CaptionValidator:
             pixels = np.stack([picture.pixels for picture in self.pictures[start : start + BATCH]])
             with torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext():
                 said += [caption.text for caption in captioner.caption_pixels(pixels)]
-        references = [list(picture.captions) for picture in self.pictures]
-        exact = sum(text in captions for text, captions in zip(said, references, strict=True))
-        score = cider(tokenize(said), [tokenize(captions) for captions in references])
-        return {"cider": float(score.corpus), "exact_match": exact / len(said)}
+        return said
 
 
 def read_validation(shards: Sequence[Path], limit: int) -> list[ValidationPicture]:
