@@ -13,6 +13,7 @@ from vlm_assets.monitoring.checks import no_drift
 from vlm_assets.monitoring.sensors import build_drift_sensor, build_monitor_schedule
 from vlm_assets.presets import preset_config
 from vlm_assets.release.assets import released_model, serving_app
+from vlm_assets.release.jobs import promote, rollback
 from vlm_assets.resources import local_resources
 from vlm_assets.training.assets import base_model, finetuned_model
 
@@ -41,7 +42,7 @@ monitor = dg.define_asset_job(
 defs = dg.Definitions(
     assets=assets,
     asset_checks=[raw_expectations, split_expectations, shard_expectations, no_drift],
-    jobs=[captioner, retrain, monitor],
+    jobs=[captioner, retrain, monitor, promote, rollback],
     sensors=[build_drift_sensor(retrain)],
     schedules=[build_monitor_schedule(monitor)],
     resources=local_resources(),

@@ -8,24 +8,21 @@ What is built and not yet published (the network was away, the process was kille
 run of the same recipe.
 """
 
-import errno
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
-from vlm_assets.contracts import VERSION_HEX_DIGITS, ArtifactRef, Recipe, canonical_json, digest
+from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.disk import room_needed
 from vlm_assets.errors import ConfigError, StoreError
+from vlm_assets.manifest import MANIFEST, file_sha256, read_foreign_manifest, write_manifest
+from vlm_assets.staging import remove_dead_staging, rename_unless_there, staging
 
-MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
 HOUSEKEEPING = ".vlm"  # staging and scratch, beside the artifacts so that a rename stays on one file system
 
 
@@ -68,6 +65,10 @@ class Backend(Protocol):
         """The artifact's files and manifest on local disk."""
         ...
 
+    def local_file(self, name: str, version: str, manifest: bytes, path: str) -> AbstractContextManager[Path]:
+        """One of the artifact's files on local disk, until the block ends."""
+        ...
+
     def read_text(self, key: str) -> str | None:
         """A small mutable document (a reference, a ledger entry), or None."""
         ...
@@ -92,6 +93,10 @@ class Store:
         """Where the artifacts live."""
         return self.backend.uri
 
+    def lookup(self, name: str, version: str) -> ArtifactRef | None:
+        """The artifact of this name and version, if there is one."""
+        return self._find(name, version)
+
     def find(self, recipe: Recipe) -> ArtifactRef | None:
         """The artifact built from an equal recipe, if there is one."""
         return self._find(recipe.name, recipe.version)
@@ -105,7 +110,7 @@ class Store:
         def fill(staged: Path) -> None:
             draft = Draft(staged)
             write(draft)
-            _write_manifest(staged, recipe, draft.counts)
+            write_manifest(staged, recipe, draft.counts)
 
         built = self._build(recipe.name, recipe.version, fill)
         shutil.rmtree(self._scratch_path(recipe), ignore_errors=True)
@@ -116,13 +121,13 @@ class Store:
 
         Every byte is compared with the manifest in `directory` before; StoreError if it is not whole.
         """
-        manifest = _foreign_manifest(directory, name)
+        manifest = read_foreign_manifest(directory, name)
 
         def fill(staged: Path) -> None:
             for path, entry in manifest["files"].items():
                 (staged / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(directory / path, staged / path)
-                if _sha256(staged / path) != entry["sha256"]:
+                if file_sha256(staged / path) != entry["sha256"]:
                     raise StoreError(f"{directory / path} was altered: restore {directory} and materialize again.")
             shutil.copyfile(directory / MANIFEST, staged / MANIFEST)
 
@@ -145,11 +150,22 @@ class Store:
                 )
         return path
 
+    def file(self, ref: ArtifactRef, path: str) -> AbstractContextManager[Path]:
+        """One of the artifact's files on local disk: `with store.file(ref, "train-00000.parquet") as local:`.
+
+        From S3 it alone is fetched, and may make room for others when the block has ended: so that a pass over the
+        files needs no disk for all of them. Raises StoreError as `directory` does.
+        """
+        manifest = self._checked_manifest(ref)
+        if path not in json.loads(manifest)["files"]:
+            raise StoreError(f"{ref.name} {ref.version} has no file {path!r}.")
+        return self.backend.local_file(ref.name, ref.version, manifest, path)
+
     def verify(self, ref: ArtifactRef) -> None:
         """Compare the sha256 of every file with the manifest; StoreError names the first that differs."""
         path = self.directory(ref)
         for name, entry in self.manifest(ref)["files"].items():
-            if _sha256(path / name) != entry["sha256"]:
+            if file_sha256(path / name) != entry["sha256"]:
                 raise StoreError(f"{path / name} was altered: remove {path} and materialize {ref.name} again.")
 
     def manifest(self, ref: ArtifactRef) -> dict[str, Any]:
@@ -184,12 +200,12 @@ class Store:
         found = self._find(name, version)
         if found is not None:
             return Built(found, self.directory(found), reused=True)
-        _remove_dead_staging(self.backend.housekeeping)
+        remove_dead_staging(self.backend.housekeeping)
         whole = self.backend.housekeeping / "unpublished" / f"{name}-{version}"
         if not whole.is_dir():
-            with _staging(self.backend.housekeeping, name, version) as staged, room_needed(staged):
+            with staging(self.backend.housekeeping, name, version) as staged, room_needed(staged):
                 fill(staged)
-                _rename_unless_there(staged, whole)
+                rename_unless_there(staged, whole)
         try:
             self.backend.publish(whole, name, version)
         except StoreError as error:
@@ -218,97 +234,6 @@ def _ref(backend: Backend, name: str, version: str, manifest: bytes) -> Artifact
     counts: Mapping[str, int] = json.loads(manifest)["counts"]
     uri = backend.address(name, version, manifest)
     return ArtifactRef(name, version, uri, hashlib.sha256(manifest).hexdigest(), counts)
-
-
-def _foreign_manifest(directory: Path, name: str) -> dict[str, Any]:
-    """The manifest of an artifact directory that did not come out of this store, believed only as far as it fits."""
-    try:
-        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())
-        inside = [PurePosixPath(path) for path in manifest["files"]]
-        version = digest(manifest["recipe"])[:VERSION_HEX_DIGITS]
-        fits = manifest["schema"] == SCHEMA_VERSION and (manifest["recipe"]["name"], version) == (
-            name,
-            manifest["version"],
-        )
-    except FileNotFoundError as error:
-        raise StoreError(f"{directory} holds no {name}: it has no {MANIFEST}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{directory / MANIFEST} is not the manifest of an artifact: {error!r}.") from error
-    if not fits or any(path.is_absolute() or ".." in path.parts for path in inside):
-        raise StoreError(f"{directory / MANIFEST} is not the manifest of a {name}: name, version and recipe disagree.")
-    missing = [path for path in manifest["files"] if not (directory / path).is_file()]
-    if missing:
-        raise StoreError(f"{directory} lacks {len(missing)} of {len(inside)} files, first {missing[0]}: restore it.")
-    return manifest
-
-
-def _write_manifest(path: Path, recipe: Recipe, counts: Mapping[str, int]) -> None:
-    files = {
-        file.relative_to(path).as_posix(): {"sha256": _sha256(file), "bytes": file.stat().st_size}
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-    }
-    manifest = {"schema": SCHEMA_VERSION, "version": recipe.version, "recipe": recipe.to_json()}
-    (path / MANIFEST).write_text(canonical_json({**manifest, "counts": dict(counts), "files": files}) + "\n")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _staging(housekeeping: Path, name: str, version: str) -> AbstractContextManager[Path]:
-    return _Staging(housekeeping / "staging", f"{name}-{version}-pid{os.getpid()}-")
-
-
-def _rename_unless_there(staged: Path, whole: Path) -> None:
-    """One rename; the directory that another process of the same recipe put there first stays."""
-    whole.parent.mkdir(parents=True, exist_ok=True)
-    staged.chmod(0o755)  # temporary directories are made for their owner only
-    try:
-        staged.rename(whole)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-
-
-class _Staging:
-    """A private directory that is gone afterwards, whatever happens."""
-
-    def __init__(self, parent: Path, prefix: str) -> None:
-        self._parent, self._prefix = parent, prefix
-
-    def __enter__(self) -> Path:
-        try:
-            self._parent.mkdir(parents=True, exist_ok=True)
-            self._path = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))
-        except OSError as error:
-            raise StoreError(
-                f"Cannot write to the store at {self._parent}: {error.strerror}. "
-                "Give write permission, or set VLM_STORE."
-            ) from error
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._path, ignore_errors=True)
-
-
-def _remove_dead_staging(housekeeping: Path) -> None:
-    """Drop what killed runs of this machine left behind."""
-    for path in (housekeeping / "staging").glob("*-pid*-*"):
-        pid = path.name.rsplit("-pid", 1)[1].split("-", 1)[0]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _open_backend(root: str) -> Backend:

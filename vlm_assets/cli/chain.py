@@ -81,7 +81,7 @@ def run_chain(defs: dg.Definitions, instance: dg.DagsterInstance, narrator: Narr
     )
     if result.success:
         return result
-    step, error = _first_failure(result)
+    step, error = first_failure(result)
     if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
         raise KeyboardInterrupt
     text = error.message.strip() if error is not None else "no message"
@@ -97,7 +97,7 @@ def _logger(handler: logging.Handler) -> dg.LoggerDefinition:
     return dg.LoggerDefinition(build)
 
 
-def _first_failure(result: dg.ExecuteInProcessResult) -> tuple[str, SerializableErrorInfo | None]:
+def first_failure(result: dg.ExecuteInProcessResult) -> tuple[str, SerializableErrorInfo | None]:
     """The step that failed first and the innermost error: Dagster wraps what the asset raised."""
     for event in result.all_events:
         if event.event_type is dg.DagsterEventType.STEP_FAILURE:

@@ -17,7 +17,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("up", help="Dagster UI and daemon, MLflow and Ray Serve in this terminal until Ctrl-C")
     commands.add_parser("demo", help="the whole chain on the embedded pictures, ten captions over HTTP, a summary")
     commands.add_parser("deploy", help="put the current champion on the Ray Serve at VLM_SERVE_ADDRESS")
-    return run_guarded(_command(parser.parse_args(arguments).command))
+    promote = commands.add_parser("promote", help="make a candidate champion against the gate's verdict")
+    promote.add_argument("version", help="of a bundle or of a finetuned_model")
+    rollback = commands.add_parser("rollback", help="make an earlier champion champion again")
+    rollback.add_argument("version", nargs="?", default="", help="of an earlier champion (default: the previous one)")
+    for command in (promote, rollback):
+        command.add_argument("--reason", required=True, help="goes into the ledger")
+    commands.add_parser("ledger", help="who was champion, since when and why")
+    return run_guarded(_command(parser.parse_args(arguments)))
 
 
 def run_guarded(command: Callable[[], int]) -> int:
@@ -32,7 +39,8 @@ def run_guarded(command: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
-def _command(name: str) -> Callable[[], int]:
+def _command(given: argparse.Namespace) -> Callable[[], int]:
+    name: str = given.command
     if name == "up":
         from vlm_assets.cli.up import up
 
@@ -41,6 +49,10 @@ def _command(name: str) -> Callable[[], int]:
         from vlm_assets.cli.demo import demo
 
         return demo
-    from vlm_assets.cli.champion import deploy
+    from vlm_assets.cli import champion
 
-    return deploy
+    if name == "promote":
+        return lambda: champion.promote(given.version, given.reason)
+    if name == "rollback":
+        return lambda: champion.rollback(given.version, given.reason)
+    return champion.ledger if name == "ledger" else champion.deploy

@@ -1,6 +1,7 @@
 """Assets of the release group: the gate's verdict made true, and the application that serves it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from vlm_assets.release.config import ReleaseConfig
 from vlm_assets.release.deploy import ServeResource
 from vlm_assets.release.gate import Verdict
 from vlm_assets.release.ledger import Ledger, LedgerEntry
+from vlm_assets.release.promotion import ROLLBACK, headline_scores
+from vlm_assets.release.show import ledger_table
 from vlm_assets.resources import StoreResource, TrackerResource
 from vlm_assets.training.tracking import set_champion_alias
 
 GROUP = "release"
 OWNERS = ["team:vlm"]
-LEDGER_ROWS_SHOWN = 10
 
 
 @dg.asset(
@@ -44,6 +46,7 @@ def released_model(
     ledger = Ledger(opened)
     champion = ledger.champion()
     if champion is None or champion.bundle_version != bundle:
+        check_not_rolled_back(ledger.entries(), bundle, config.force_reason)
         why = decide(verdict, config.force_reason)
         scores = headline_scores(report)
         champion = ledger.promote(finetuned_model, bundle, seen=champion, why=why, run_id=context.run_id, scores=scores)
@@ -68,6 +71,16 @@ def check_same_candidate(report: Path, candidate: ArtifactRef) -> None:
         )
 
 
+def check_not_rolled_back(entries: Sequence[LedgerEntry], bundle: str, force_reason: str) -> None:
+    """What people took out of service does not come back by itself when the same candidate is made again."""
+    left = [entry for entry in entries if entry.previous_bundle_version == bundle]
+    if left and left[-1].action == ROLLBACK and not force_reason:
+        raise GateError(
+            f"Bundle {bundle} was rolled back (ledger entry {left[-1].number}: {left[-1].why}) and is not released "
+            "again by itself. Train another candidate, or set force_reason on released_model."
+        )
+
+
 def decide(verdict: Verdict, force_reason: str) -> str:
     """Why the candidate is promoted; GateError if it may not be."""
     if verdict.passed:
@@ -79,29 +92,14 @@ def decide(verdict: Verdict, force_reason: str) -> str:
     )
 
 
-def headline_scores(report: Path) -> dict[str, float]:
-    """The candidate's figures on the test split, by metric."""
-    scores: dict[str, Any] = json.loads((report / "scores.json").read_text())
-    metrics = scores["systems"]["candidate"]["splits"]["test"]["metrics"]
-    return {name: float(estimate["value"]) for name, estimate in metrics.items()}
-
-
 def _release_metadata(champion: LedgerEntry, registry_version: str, entries: list[LedgerEntry]) -> dict[str, Any]:
-    records = [
-        dg.TableRecord({
-            "entry": entry.number, "action": entry.action, "bundle": entry.bundle_version,
-            "replaced": entry.previous_bundle_version, "CIDEr": round(entry.scores.get("cider", 0.0), 3),
-            "why": entry.why, "who": entry.who,
-        })
-        for entry in reversed(entries[-LEDGER_ROWS_SHOWN:])
-    ]  # fmt: skip
     return {
         "bundle_version": champion.bundle_version,
         "ledger_entry": champion.number,
         "why": champion.why,
         "mlflow_registry_version": registry_version,
         "dagster/uri": champion.artifact.uri,
-        "ledger": dg.MetadataValue.table(records),
+        "ledger": dg.MetadataValue.table([dg.TableRecord(row) for row in ledger_table(entries)]),
     }
 
 

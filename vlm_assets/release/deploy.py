@@ -44,9 +44,13 @@ class ServeResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
     http_url: str = ""
     timeout_s: float = START_TIMEOUT_S
 
+    def standing_address(self) -> str:
+        """The Ray dashboard of the standing Ray Serve; "" if there is none."""
+        return self.address or os.environ.get("VLM_SERVE_ADDRESS", "")
+
     def deploy(self, bundle: Path, version: str, log: Log) -> Deployment:
         """Deploy or hot-update to `bundle`; raises DeployError unless a golden picture gets its recorded caption."""
-        address = self.address or os.environ.get("VLM_SERVE_ADDRESS", "")
+        address = self.standing_address()
         if not address:
             with local_server(bundle, log, self.timeout_s) as http_url:
                 return _prove(http_url, bundle, version, standing=False)

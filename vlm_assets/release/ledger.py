@@ -27,7 +27,7 @@ class LedgerEntry:
     action: str  # promote | rollback
     artifact: ArtifactRef
     bundle_version: str
-    previous_bundle_version: str
+    previous_bundle_version: str  # "" if there was none
     why: str
     who: str
     run_id: str
@@ -88,7 +88,14 @@ class Ledger:
         key = f"{FOLDER}/{entry.number:08d}.json"
         if not self._backend.write_text(key, json.dumps(entry.to_json(), indent=1), only_if_absent=True):
             raise GateError(
-                f"Another promotion took ledger entry {entry.number} first. The verdict was reached against an older "
-                "champion: materialize eval_report and released_model again."
+                f"Another promotion took ledger entry {entry.number} first{self._winner(key)}. This one was decided "
+                "against an older champion: materialize eval_report and released_model again, or repeat the command."
             )
         return entry
+
+    def _winner(self, key: str) -> str:
+        text = self._backend.read_text(key)
+        if text is None:
+            return ""
+        winner = LedgerEntry.from_json(json.loads(text))
+        return f": {winner.action} of bundle {winner.bundle_version} by {winner.who} ({winner.why})"

@@ -129,14 +129,31 @@ def register_version(uri: str, ref: ArtifactRef, bundle: Path, bundle_version: s
     return str(client.create_model_version(MODEL_NAME, source=str(bundle), run_id=run_id, tags=tags).version)
 
 
+@dataclass(frozen=True)
+class Registered:
+    """A version in MLflow's registry and the artifact that it stands for."""
+
+    number: str
+    artifact_version: str
+
+
+def find_registered(uri: str, version: str) -> Registered | None:
+    """The registry version of the artifact, or of the bundle, that has this version."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    for found in mlflow.MlflowClient().search_model_versions(f"name='{MODEL_NAME}'"):
+        if version in (found.tags.get(VERSION_TAG), found.tags.get("bundle_version")):
+            return Registered(str(found.version), found.tags[VERSION_TAG])
+    return None
+
+
 def set_champion_alias(uri: str, artifact_version: str) -> str:
     """Point the registry's `champion` at the version made from this artifact; returns its number."""
     import mlflow
 
-    mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient()
-    for version in client.search_model_versions(f"name='{MODEL_NAME}'"):
-        if version.tags.get(VERSION_TAG) == artifact_version:
-            client.set_registered_model_alias(MODEL_NAME, CHAMPION_ALIAS, version.version)
-            return str(version.version)
-    raise TrackingError(f"MLflow at {uri} has no version of {MODEL_NAME!r} for artifact {artifact_version}.")
+    found = find_registered(uri, artifact_version)
+    if found is None:
+        raise TrackingError(f"MLflow at {uri} has no version of {MODEL_NAME!r} for artifact {artifact_version}.")
+    mlflow.MlflowClient().set_registered_model_alias(MODEL_NAME, CHAMPION_ALIAS, found.number)
+    return found.number
