@@ -101,7 +101,7 @@ def _outcome(table: CheckedTable, item: Any) -> Outcome:
         passed=bool(item.success),
         rows=len(table.frame),
         unexpected_rows=unexpected,
-        observed=_exception(item) or _observed(result, unexpected, len(table.frame)),
+        observed=_exception(item) or _only_value(table, columns) or _observed(result, unexpected, len(table.frame)),
         examples=examples,
     )
 
@@ -113,6 +113,11 @@ def _columns(kwargs: Mapping[str, Any]) -> list[str]:
 
 def _limit(kwargs: Mapping[str, Any]) -> str:
     return ", ".join(say(kwargs[name]) for name, say in LIMITS.items() if name in kwargs)
+
+
+def _only_value(table: CheckedTable, columns: Sequence[str]) -> str:
+    """Of a table of one row (a share of all rows, a licence) the value itself says more than a count."""
+    return _shown(table.frame[columns[0]].iloc[0]) if len(table.frame) == 1 and len(columns) == 1 else ""
 
 
 def _observed(result: Mapping[str, Any], unexpected: int, rows: int) -> str:

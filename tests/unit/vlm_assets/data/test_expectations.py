@@ -263,6 +263,11 @@ def test_an_example_shows_what_the_row_is_about(tmp_path: Path):
     assert short.limit == "at least 2, at most 60, in 95 % of the rows"
 
 
+def test_of_a_single_row_the_value_is_shown(tmp_path: Path):
+    outcomes = checked("raw", tmp_path, summary_with(quarantined=3), "source")
+    assert the("nearly all rows of the source could be used", outcomes).observed == "0.025"
+
+
 def test_a_stray_file_of_shards_is_seen_as_duplicates(tmp_path: Path):
     outcomes = checked("shards", tmp_path, others(files=one_file_more))
     assert the("no picture is in two shards, splits included", outcomes).unexpected_rows == 160
