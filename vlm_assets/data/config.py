@@ -1,7 +1,7 @@
 """Run config of the data stage. The defaults are the embedded default: OpenMoji's people in their roles."""
 
 import dagster as dg
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from vlm_assets.data.dedup import Thresholds
 from vlm_assets.data.quality import FLAGS, QualityLimits
@@ -124,6 +124,17 @@ class SplitConfig(dg.Config):
         if unknown:
             raise ValueError(f"unknown flag {', '.join(unknown)}; there are {', '.join(FLAGS)}")
         return names
+
+    @model_validator(mode="after")
+    def _limits_leave_room(self) -> "SplitConfig":
+        faults = [
+            f"min_{name} {low} is above max_{name} {high}"
+            for name in ("caption_characters", "brightness")
+            if (low := getattr(self, f"min_{name}")) > (high := getattr(self, f"max_{name}"))
+        ]
+        if faults:
+            raise ValueError(f"{'; '.join(faults)}: nothing would be left. Swap them, or leave one out.")
+        return self
 
     def settings(self) -> SplitSettings:
         """The same, in terms of the data stage."""

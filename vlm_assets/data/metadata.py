@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from vlm_assets.contracts import ArtifactRef
 from vlm_assets.data.previews import as_markdown
+from vlm_assets.data.quality import MEANINGS
 from vlm_assets.data.tables import Row, read_json, read_rows
 
 SAMPLE_ROWS = 5
@@ -84,11 +85,13 @@ def count_table(counts: Mapping[str, int], name: str) -> dg.TableMetadataValue:
 
 
 def reason_table(counts: Mapping[str, int], examples: Mapping[str, Sequence[str]]) -> dg.TableMetadataValue:
-    """Counts by reason, most frequent first, with the first few cases of each."""
-    columns = {"reason": "string", "count": "int", "examples": "string"}
+    """Counts by reason, most frequent first, with what each means (where it is not the source's own) and examples."""
+    columns = {"reason": "string", "count": "int", "meaning": "string", "examples": "string"}
     records = [
-        dg.TableRecord({"reason": reason, "count": count, "examples": "; ".join(examples[reason])})
-        for reason, count in counts.items()
+        dg.TableRecord(
+            {"reason": name, "count": count, "meaning": MEANINGS.get(name, ""), "examples": "; ".join(examples[name])}
+        )
+        for name, count in counts.items()
     ]
     schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
     return dg.MetadataValue.table(records, schema)

@@ -19,6 +19,22 @@ SHARPNESS_SIDE_PX = 256  # the longer side at which sharpness is measured, so th
 OTHER_SUFFIXES = frozenset({".tif", ".tiff", ".heic", ".avif", ".jp2", ".ico"})
 KNOWN_SUFFIXES = OTHER_SUFFIXES.union(*SUFFIXES.values())
 
+DROPS = {  # by name, what each means
+    "too_small": "the shorter side is below `min_side_px`",
+    "too_elongated": "the longer side is more than `max_aspect_ratio` times the shorter",
+    "no_content": "one flat colour, or nearly",
+    "undecodable": "the picture could be decoded when it was imported, and no longer",
+    "caption_too_short": "fewer characters than `min_caption_characters`",
+    "caption_too_long": "more characters than `max_caption_characters`",
+    "caption_is_file_name": "IMG_0042.jpg in place of a caption",
+    "mojibake": "text that was decoded with the wrong encoding: cafÃ©; repair the source, the example says how",
+    "has_html": "tags or entities",
+    "has_email": "an e-mail address, which a model would repeat",
+    "has_url": "a web address",
+    "has_phone": "a telephone number, which a model would repeat",
+    "no_caption_left": "all captions of the picture were dropped",
+    "would_tie_splits": "the picture would tie two given splits together, as near duplicate or group mate of both",
+}
 FLAGS = {  # by name, what each means; `drop_flagged` may name them
     "blurred": "no sharp edge anywhere: out of focus, or enlarged",
     "dark": "nearly black",
@@ -38,6 +54,7 @@ CORPUS_FLAGS = {  # of no single picture, so there is nothing to drop
     "common_opening": "very many captions begin with the same words",
     "common_ending": "very many captions end with the same words",
 }
+MEANINGS = {**DROPS, **FLAGS, **CORPUS_FLAGS}
 
 
 @dataclass(frozen=True)
@@ -71,7 +88,7 @@ class Fault:
 
     def drops(self, limits: QualityLimits) -> bool:
         """Whether the picture or caption has to go; otherwise it is only flagged."""
-        return self.reason not in FLAGS.keys() | CORPUS_FLAGS.keys() or self.reason in limits.drop_flagged
+        return self.reason in DROPS or self.reason in limits.drop_flagged
 
 
 @dataclass(frozen=True)

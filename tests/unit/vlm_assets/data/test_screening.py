@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from tests.unit.vlm_assets.data.pictures import ListSource, encoded, picture, png, textured
 from vlm_assets.data.config import SplitConfig
-from vlm_assets.data.quality import FLAGS, QualityLimits
+from vlm_assets.data.quality import FLAGS, MEANINGS, QualityLimits
 from vlm_assets.data.raw import import_source
 from vlm_assets.data.screening import Screened, screen
 from vlm_assets.data.sources.base import SourceRow
@@ -121,6 +121,27 @@ def test_unknown_flags_are_refused_with_what_there_is():
     with pytest.raises(ValueError, match="unknown flag blury; there are blurred, dark"):
         SplitConfig(drop_flagged=["blurred", "blury"])
     assert SplitConfig(drop_flagged=list(FLAGS)).settings().quality.drop_flagged == tuple(FLAGS)
+
+
+def test_limits_that_leave_no_room_are_refused_all_at_once():
+    message = (
+        r"min_caption_characters 90 is above max_caption_characters 80; "
+        r"min_brightness 0\.9 is above max_brightness 0\.5: nothing would be left"
+    )
+    limits = {"min_caption_characters": 90, "max_caption_characters": 80, "min_brightness": 0.9, "max_brightness": 0.5}
+    with pytest.raises(ValueError, match=message):
+        SplitConfig(**limits)
+
+
+def test_the_page_names_every_reason_with_its_meaning():
+    page = (Path(__file__).resolve().parents[4] / "docs" / "quality.md").read_text()
+    for reason, meaning in MEANINGS.items():
+        assert f"| `{reason}` | {meaning} |" in page
+
+
+def test_every_reason_that_is_given_is_explained(tmp_path: Path):
+    result = screened(tmp_path, rows_with_every_fault())
+    assert {*result.dropped.reasons(), *result.flagged.reasons()} <= MEANINGS.keys()
 
 
 def test_the_config_defaults_are_the_limits():
