@@ -4,13 +4,14 @@ https://github.com/webdataset/webdataset. Members are read in the order of the s
 a label, whatever it says ("/etc/passwd", "../../x"); links and devices are passed over.
 """
 
+import gzip
 import re
 import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from tarfile import EOFHeaderError, HeaderError, ReadError  # pyright: ignore[reportAttributeAccessIssue]
-from typing import Self
+from typing import BinaryIO, Self, cast
 
 from vlm_assets.data.sources.files import Files
 from vlm_assets.errors import SourceError
@@ -19,6 +20,8 @@ from vlm_serving.images import DEFAULT_LIMITS
 PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 READ_SUFFIXES = (*PICTURE_SUFFIXES, "txt", "json")
 MEMBER_NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # split at the first dot after the folder
+GZIP_MAGIC = b"\x1f\x8b"
+DRAIN_BYTES = 1 << 20
 META = re.compile(r"__[^/]*__($|/)")  # "__index__" and the like
 
 
@@ -72,7 +75,11 @@ def read_members(files: Files, shard: str, *, with_data: bool) -> Iterator[tuple
     """
     count = 0
     try:
-        with files.open(shard) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=StrictTarInfo) as archive:
+        with (
+            files.open(shard) as file,
+            _decompressed(file) as plain,
+            tarfile.open(fileobj=plain, mode="r|", tarinfo=StrictTarInfo) as archive,
+        ):
             for member in archive:
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # or else all headers stay in memory
                 count += 1
@@ -80,8 +87,17 @@ def read_members(files: Files, shard: str, *, with_data: bool) -> Iterator[tuple
                     wanted = with_data and member.name.lower().rpartition(".")[2] in READ_SUFFIXES
                     content = archive.extractfile(member) if wanted else None
                     yield member.name, content.read(DEFAULT_LIMITS.max_bytes + 1) if content else b""
+            while plain.read(DRAIN_BYTES):  # gzip compares its checksum at the very end
+                pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        after = f"it breaks off after {count:,} members" if count else "it does not begin like one"
+        after = f"it breaks off after {count:,} members" if count else "nothing of it can be read"
         raise SourceError(
             f"{files.uri}/{shard} is no whole tar archive: {after} ({error}). Fetch or write the shard again."
         ) from error
+
+
+def _decompressed(file: BinaryIO) -> BinaryIO:
+    """The tar in a file that may be compressed by gzip, whatever it is called."""
+    magic = file.read(len(GZIP_MAGIC))
+    file.seek(0)
+    return cast("BinaryIO", gzip.GzipFile(fileobj=file)) if magic == GZIP_MAGIC else file
