@@ -10,7 +10,8 @@ import pytest
 
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.errors import StoreError
-from vlm_assets.store import MANIFEST, Draft, Store
+from vlm_assets.manifest import MANIFEST
+from vlm_assets.store import Draft, Store
 
 RECIPE = Recipe("rows", "1", {"size_px": 96})
 WRITERS = 6
@@ -55,6 +56,13 @@ class StoreSuite:
         (built.path / "deep" / "hello.txt").write_text("he")
         with pytest.raises(StoreError, match=r"has 2 bytes, the manifest says 5.*materialize rows again"):
             store.directory(built.ref)
+
+    def test_one_file_alone(self, store: Store) -> None:
+        built = store.build(RECIPE, write_hello)
+        with store.file(built.ref, "deep/hello.txt") as local:
+            assert local.read_text() == "hello"
+        with pytest.raises(StoreError, match=r"rows \w+ has no file 'other.txt'"):
+            store.file(built.ref, "other.txt")
 
     def test_an_altered_file_of_the_same_size_is_noticed_by_verify(self, store: Store) -> None:
         built = store.build(RECIPE, write_hello)

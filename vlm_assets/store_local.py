@@ -2,11 +2,12 @@
 
 import os
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from vlm_assets.errors import StoreError
-from vlm_assets.store import HOUSEKEEPING, MANIFEST
+from vlm_assets.manifest import MANIFEST
+from vlm_assets.store import HOUSEKEEPING
 
 
 class LocalBackend:
@@ -45,6 +46,10 @@ class LocalBackend:
     def local_directory(self, name: str, version: str, manifest: bytes) -> Path:
         """See Backend."""
         return self.root / name / version
+
+    def local_file(self, name: str, version: str, manifest: bytes, path: str) -> AbstractContextManager[Path]:
+        """See Backend."""
+        return nullcontext(self.local_directory(name, version, manifest) / path)
 
     def read_text(self, key: str) -> str | None:
         """See Backend."""

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from vlm_assets.disk import room_needed
+from vlm_assets.copies import Copies
 from vlm_assets.errors import ConfigError, StoreError
+from vlm_assets.manifest import MANIFEST
 from vlm_assets.s3_errors import s3_error_text
-from vlm_assets.store import MANIFEST
 
-CACHE_ENV = "VLM_CACHE"
+CACHE_ENV, CACHE_LIMIT_ENV = "VLM_CACHE", "VLM_CACHE_GB"
+DEFAULT_CACHE_GB = 50.0
 CONTENT_HEX_DIGITS = 16
 ABANDONED_AFTER = timedelta(days=1)  # an upload in parts that has not ended by then never will
 CONFLICT_ATTEMPTS = 5  # 409: another conditional put of the same key is under way, and may yet fail
@@ -46,7 +46,9 @@ class S3Backend:
         except ValueError as error:  # botocore's only word for an address that is none
             raise ConfigError(f"The S3 client cannot be set up: {error}. Check AWS_ENDPOINT_URL.") from error
         default = Path(tempfile.gettempdir()) / f"vlm-cache-{os.getuid()}"
-        self.housekeeping = Path(os.environ.get(CACHE_ENV) or default) / self.bucket / self.prefix
+        cache = Path(os.environ.get(CACHE_ENV) or default).expanduser().absolute()
+        self.housekeeping = cache / self.bucket / self.prefix
+        self.copies = Copies(self.housekeeping / "copies", _cache_limit_bytes())
 
     def read_manifest(self, name: str, version: str) -> bytes | None:
         """See Backend."""
@@ -71,24 +73,28 @@ class S3Backend:
         return won
 
     def local_directory(self, name: str, version: str, manifest: bytes) -> Path:
-        """A copy in the cache, fetched once and checked; it appears there by one rename."""
-        final = self.housekeeping / "copies" / name / version
-        if final.is_dir():
-            return final
-        with room_needed(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            fresh = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{version}-"))
-            try:
-                for path, entry in json.loads(manifest)["files"].items():
-                    self._download(f"{name}/{version}/{_content(manifest)}/{path}", fresh / path, entry)
-                (fresh / MANIFEST).write_bytes(manifest)
-                fresh.rename(final)
-            except OSError:
-                if not final.is_dir():  # else another process fetched it meanwhile
-                    raise
-            finally:
-                shutil.rmtree(fresh, ignore_errors=True)
-        return final
+        """A copy in the cache, fetched once and checked."""
+
+        def fetch(fresh: Path) -> None:
+            for path, entry in json.loads(manifest)["files"].items():
+                self._download(f"{name}/{version}/{_content(manifest)}/{path}", fresh / path, entry)
+            (fresh / MANIFEST).write_bytes(manifest)
+
+        return self.copies.keep(f"{name}-{version}", fetch)
+
+    @contextmanager
+    def local_file(self, name: str, version: str, manifest: bytes, path: str) -> Iterator[Path]:
+        """See Backend; the copy of the whole artifact serves, where there is one."""
+        whole, entry = f"{name}-{version}", json.loads(manifest)["files"][path]
+        if self.copies.has(whole):
+            yield self.local_directory(name, version, manifest) / path
+            return
+
+        def fetch(fresh: Path) -> None:
+            self._download(f"{name}/{version}/{_content(manifest)}/{path}", fresh / path, entry)
+
+        with self.copies.use(f"{whole}-{entry['sha256'][:CONTENT_HEX_DIGITS]}", fetch) as copy:
+            yield copy / path
 
     def read_text(self, key: str) -> str | None:
         """See Backend."""
@@ -217,6 +223,17 @@ class S3Backend:
         pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self._key(""))
         uploads = [upload for page in pages for upload in page.get("Uploads", [])]
         return [(upload["Key"], upload["UploadId"], upload["Initiated"]) for upload in uploads]
+
+
+def _cache_limit_bytes() -> int:
+    text = os.environ.get(CACHE_LIMIT_ENV) or str(DEFAULT_CACHE_GB)
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = 0.0
+    if not 0 < gigabytes < float("inf"):
+        raise ConfigError(f"{CACHE_LIMIT_ENV} is {text!r}; it takes gigabytes, such as {DEFAULT_CACHE_GB:g}.")
+    return int(gigabytes * 1e9)
 
 
 def _content(manifest: bytes) -> str:

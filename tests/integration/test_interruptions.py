@@ -15,7 +15,8 @@ import pytest
 
 from tests.integration.test_chain import CONFIG, ROOT, run, versions
 from vlm_assets.contracts import ArtifactRef
-from vlm_assets.store import MANIFEST, Store
+from vlm_assets.manifest import MANIFEST
+from vlm_assets.store import Store
 
 pytestmark = pytest.mark.integration
 

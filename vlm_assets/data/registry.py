@@ -15,8 +15,8 @@ import yaml
 
 from vlm_assets.data.registry_commands import find_dvc, no_dvc, run_dvc, run_git
 from vlm_assets.errors import ConfigError, RegistryError
+from vlm_assets.manifest import MANIFEST
 from vlm_assets.s3_errors import without_credentials
-from vlm_assets.store import MANIFEST
 
 REGISTRY_ENV = "VLM_DVC_REGISTRY"
 COMMITTER = "vlm-captioning"  # where git knows nobody, as in a container

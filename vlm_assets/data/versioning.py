@@ -20,7 +20,8 @@ from vlm_assets.contracts import Recipe
 from vlm_assets.data.registry import REGISTRY_ENV, Registry, Tracked, open_registry
 from vlm_assets.data.registry_commands import find_dvc, no_dvc
 from vlm_assets.errors import ConfigError, StoreError
-from vlm_assets.store import MANIFEST, Built, Draft, Store
+from vlm_assets.manifest import MANIFEST
+from vlm_assets.store import Built, Draft, Store
 
 Log = Callable[[str], object]
 

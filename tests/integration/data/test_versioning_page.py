@@ -12,7 +12,7 @@ from tests.integration.data.registry import git
 from tests.seaweed import BUCKET
 from vlm_assets.data.registry import REGISTRY_ENV
 from vlm_assets.data.registry_commands import DVC_ENV
-from vlm_assets.store_s3 import CACHE_ENV
+from vlm_assets.store_s3 import CACHE_ENV, CACHE_LIMIT_ENV
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -55,5 +55,5 @@ def test_the_commands_of_the_page_track_and_bring_back(home: Path) -> None:
 
 
 def test_every_setting_of_versions_is_on_the_page() -> None:
-    for name in (REGISTRY_ENV, DVC_ENV, CACHE_ENV, "VLM_STORE", "AWS_ENDPOINT_URL"):
+    for name in (REGISTRY_ENV, DVC_ENV, CACHE_ENV, CACHE_LIMIT_ENV, "VLM_STORE", "AWS_ENDPOINT_URL"):
         assert name in PAGE

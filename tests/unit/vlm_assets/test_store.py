@@ -12,7 +12,8 @@ import pytest
 from tests.store_suite import RECIPE, StoreSuite, write_hello
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.errors import ConfigError, StoreError
-from vlm_assets.store import MANIFEST, Draft, Store
+from vlm_assets.manifest import MANIFEST
+from vlm_assets.store import Draft, Store
 
 
 class TestOnDisk(StoreSuite):
@@ -137,3 +138,11 @@ def test_a_forged_manifest_is_refused(tmp_path: Path, change: dict, message: str
 def test_a_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"holds no rows: it has no manifest.json"):
         Store(tmp_path / "store").adopt(tmp_path, "rows")
+
+
+@pytest.mark.parametrize("text", ["much", "0", "-1", "inf", "nan"])
+def test_a_limit_that_is_no_size_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLM_CACHE_GB", text)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with pytest.raises(ConfigError, match=rf"VLM_CACHE_GB is '{text}'; it takes gigabytes, such as 50"):
+        Store("s3://vlm/prefix")
