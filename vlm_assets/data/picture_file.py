@@ -42,7 +42,7 @@ def read_picture(data: bytes) -> tuple[PictureFile, Image.Image]:
     file = PictureFile(
         format=opened.format or "",
         mode=mode,
-        orientation=int(opened.getexif().get(ORIENTATION, UPRIGHT)),
+        orientation=_orientation(opened),
         frames=_frames(opened),
         transparent=_is_transparent(opened),
         width=pixels.width,
@@ -86,6 +86,11 @@ def _is_cut_off(data: bytes) -> bool:
 def _stored_mode(opened: Image.Image, data: bytes) -> str:
     deep = opened.format == "PNG" and data[PNG_BIT_DEPTH_AT] == 16
     return f"{opened.mode};16" if deep and ";16" not in opened.mode else opened.mode
+
+
+def _orientation(opened: Image.Image) -> int:
+    value = opened.getexif().get(ORIENTATION, UPRIGHT)
+    return value if isinstance(value, int) and value in range(1, 9) else UPRIGHT  # cameras write 0, others anything
 
 
 def _frames(opened: Image.Image) -> int:

@@ -77,6 +77,14 @@ def test_what_a_file_says_of_itself(data: bytes, said: dict[str, object]):
     assert (pixels.mode, pixels.size) == ("RGB", (file.width, file.height))
 
 
+@pytest.mark.parametrize("value", [0, 9, 65_535])
+def test_directions_that_are_none_count_as_upright(value: int):
+    exif = Image.Exif()
+    exif[ORIENTATION] = value
+    file, pixels = read_picture(encoded(IMAGE, "JPEG", exif=exif))
+    assert (file.orientation, pixels.size) == (1, IMAGE.size)
+
+
 @pytest.mark.parametrize("data", [encoded(IMAGE.convert("CMYK"), "JPEG", quality=95), encoded(deep_grey()), turned(6)])
 def test_colours_and_directions_survive(data: bytes):
     """Inverted CMYK, clipped 16 bits or a picture on its side would be far off."""
