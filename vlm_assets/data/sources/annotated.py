@@ -9,11 +9,12 @@ import dagster as dg
 from pydantic import Field
 
 from vlm_assets.contracts import canonical_json
-from vlm_assets.data.sources.base import Attribution, SourceRow
+from vlm_assets.data.sources.base import Attribution, Log, SourceRow, silent
 from vlm_assets.data.sources.entries import Entry
 from vlm_assets.data.sources.files import FileInfo, in_threads, open_files
 from vlm_assets.data.sources.listing import Listing
 from vlm_assets.errors import SourceError, UnreadableFileError
+from vlm_assets.progress import Progress
 
 
 @dataclass
@@ -54,12 +55,15 @@ class AnnotatedSource:
         self._read = read
         self._setting = setting
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, log: Log = silent) -> str:
         """Digest of all that was read of the annotations, and of the content of each picture that they name."""
         state = hashlib.sha256()
+        progress = Progress("fingerprint", len(self._entries), log)
         for entry, digest in in_threads(lambda entry: (entry, self._digest(entry)), self._entries):
             said = {**vars(entry), "captions": [*entry.captions.items()], "picture": digest}  # their order counts
             state.update(canonical_json(said).encode("utf-8", "surrogatepass"))
+            progress.advance()
+        progress.done()
         return state.hexdigest()
 
     def total(self) -> int:

@@ -1,9 +1,10 @@
 """What every source of captioned pictures offers, whatever its format: a fingerprint and a stream of rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+Log = Callable[[str], object]
 Slots = Mapping[
     str, str
 ]  # what one caption says: {"role": "scientist", "gender": "woman"}; "" = says that there is none
@@ -34,6 +35,10 @@ class Attribution:
     url: str = ""
 
 
+def silent(_: str) -> None:
+    """A log that nobody reads."""
+
+
 class Source(Protocol):
     """A source of captioned pictures. Iterating streams: one picture in memory at a time."""
 
@@ -42,8 +47,8 @@ class Source(Protocol):
         """Whose pictures they are."""
         ...
 
-    def fingerprint(self) -> str:
-        """Hex digest of the content: changes if, and only if, a row or a picture changes."""
+    def fingerprint(self, log: Log = silent) -> str:
+        """Hex digest of the content: changes if, and only if, a row or a picture changes. Reads it, if it must."""
         ...
 
     def total(self) -> int:

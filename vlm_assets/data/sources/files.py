@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
+from vlm_assets.data.sources.base import Log, silent
 from vlm_assets.data.workers import in_order
 from vlm_assets.errors import SourceError, UnreadableFileError
+from vlm_assets.progress import Progress
 
 READERS = 8  # threads: they wait for the disk or the network, or hash without the interpreter's lock
 AHEAD = 16  # files in memory at most while they are read ahead
@@ -91,8 +93,10 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
-def fingerprint(files: Files, infos: Iterable[FileInfo], *settings: str) -> str:
+def fingerprint(files: Files, infos: Iterable[FileInfo], *settings: str, log: Log = silent) -> str:
     """Hex digest of the settings and of each file's name and content; local files are hashed in parallel."""
+    listed = list(infos)
+    progress = Progress("fingerprint", len(listed), log, "files")
     state = hashlib.sha256("\0".join(settings).encode("utf-8", "surrogateescape"))
 
     def digest_of(info: FileInfo) -> tuple[str, str]:
@@ -101,8 +105,10 @@ def fingerprint(files: Files, infos: Iterable[FileInfo], *settings: str) -> str:
         except UnreadableFileError as error:  # a row to put aside, once the rows are read
             return info.name, str(error)
 
-    for name, digest in in_threads(digest_of, infos):
+    for name, digest in in_threads(digest_of, listed):
         state.update(f"\0{name}\0{digest}".encode("utf-8", "surrogateescape"))
+        progress.advance()
+    progress.done()
     return state.hexdigest()
 
 

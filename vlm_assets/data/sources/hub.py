@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from vlm_assets.contracts import digest
+from vlm_assets.data.sources.base import Log, silent
 from vlm_assets.data.sources.files import LocalFiles, fingerprint
 from vlm_assets.data.sources.rows import Row
 from vlm_assets.errors import SourceError, UnreadableFileError
@@ -45,10 +46,10 @@ class LoadedRows:
         with self._explained():
             return str(HfApi().dataset_info(self.path, revision=self.revision or None).sha)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, log: Log = silent) -> str:
         """Digest of hub id, configuration and commit; of a local folder, of every file in it."""
         if self.local:
-            return fingerprint(self.local, self.local.list(), self.name)
+            return fingerprint(self.local, self.local.list(), self.name, log=log)
         return digest([self.path, self.name, self.commit])
 
     def splits(self) -> list[str]:

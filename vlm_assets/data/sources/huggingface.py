@@ -8,7 +8,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from vlm_assets.data.sources.base import Attribution, Source, SourceRow
+from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, silent
 from vlm_assets.data.sources.columns import (
     SPLIT_NAMES,
     captions_of,
@@ -76,9 +76,9 @@ class HuggingFaceSource:
         title = self.config.title or self.data.title
         return Attribution(title, f"Pictures and captions of {title}", self.config.licence, self.data.url)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, log: Log = silent) -> str:
         """Digest of the files, or the hub's commit: rows are not read for it."""
-        return self.data.fingerprint()
+        return self.data.fingerprint(log)
 
     def total(self) -> int:
         """Rows in the chosen splits."""

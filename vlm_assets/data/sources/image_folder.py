@@ -16,7 +16,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from vlm_assets.data.sources.base import Attribution, Source, SourceRow
+from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, silent
 from vlm_assets.data.sources.columns import SPLIT_NAMES, captions_of, missing_column, require_column, split_of, text_of
 from vlm_assets.data.sources.entries import Entries, Entry
 from vlm_assets.data.sources.files import FileInfo, fingerprint, in_threads, inner_name, open_files
@@ -67,10 +67,10 @@ class ImageFolderSource:
         folder = self.files.uri.rpartition("/")[2]
         self.attribution = Attribution(title or folder, f"Pictures of the folder {folder}", licence)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, log: Log = silent) -> str:
         """Digest of the metadata, of each picture's bytes and of the columns read; reads a local folder once."""
         read = [info for info in self._listing.values() if info.name in self._pictures or info.name in self._metadata]
-        return fingerprint(self.files, read, self.caption_column, self.group_column)
+        return fingerprint(self.files, read, self.caption_column, self.group_column, log=log)
 
     def total(self) -> int:
         """Pictures named in the metadata, rows that name none, and pictures that have no row."""

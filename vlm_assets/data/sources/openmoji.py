@@ -13,7 +13,7 @@ import dagster as dg
 from pydantic import Field
 
 from vlm_assets.contracts import canonical_json
-from vlm_assets.data.sources.base import Attribution, Slots, Source, SourceRow
+from vlm_assets.data.sources.base import Attribution, Log, Slots, Source, SourceRow, silent
 from vlm_assets.data.sources.openmoji_names import (
     Name,
     caption_of,
@@ -76,7 +76,7 @@ class OpenMojiSource:
         self.size_px = size_px
         self.style: Style = style
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, log: Log = silent) -> str:
         """Digest of all names and drawings in the subset, of the renderer's version and of the settings."""
         state = hashlib.sha256(f"{version('resvg-py')} {self.size_px} {self.style}".encode())
         for drawing in self._drawings:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from vlm_assets.data.sources.base import Log, silent
+
 
 @dataclass(frozen=True)
 class Row:
@@ -27,7 +29,7 @@ class Rows(Protocol):
         """Where it lies, at the very commit; "" = not on the hub."""
         ...
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, log: Log = silent) -> str:
         """Hex digest of the content."""
         ...
 

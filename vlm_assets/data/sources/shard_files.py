@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+from vlm_assets.data.sources.base import Log, silent
 from vlm_assets.data.sources.columns import SPLIT_NAMES
 from vlm_assets.data.sources.files import FileInfo, Files, LocalFiles, fingerprint, inner_name
 from vlm_assets.data.sources.rows import Row
@@ -36,9 +37,9 @@ class ShardFiles:
         self.title = (only or files.uri).rpartition("/")[2]
         self.url = ""
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, log: Log = silent) -> str:
         """Digest of every file: pictures may lie beside the shards. On S3 nothing is downloaded."""
-        return fingerprint(self.files, self._listing)
+        return fingerprint(self.files, self._listing, log=log)
 
     def splits(self) -> list[str]:
         """Names of the splits in the order of their files; "" for files whose name tells none."""

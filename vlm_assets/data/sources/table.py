@@ -8,7 +8,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from vlm_assets.data.sources.base import Attribution, Source, SourceRow
+from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, silent
 from vlm_assets.data.sources.columns import captions_of, missing_column, split_of, text_of
 from vlm_assets.data.sources.entries import Entries, Entry
 from vlm_assets.data.sources.files import FileInfo, Files, fingerprint, in_threads, inner_name, open_files
@@ -84,13 +84,12 @@ class TableSource:
         self._wordings = [template.wording() for template in config.templates]
         self._columns = config.columns()
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, log: Log = silent) -> str:
         """Digest of the table and of the pictures' bytes; reads a local folder once."""
         named = {entry.file_name for entry in self._entries}
         pictures = [info for name, info in self._listing.items() if self.config.report_unlisted or name in named]
-        return fingerprint(
-            self.pictures, pictures, fingerprint(self.files, [FileInfo(self.config.table, 0, self._tag)])
-        )
+        table = fingerprint(self.files, [FileInfo(self.config.table, 0, self._tag)])
+        return fingerprint(self.pictures, pictures, table, log=log)
 
     def total(self) -> int:
         """Pictures that the table names, rows that cannot be used, and pictures that no row names."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from vlm_assets.data.sources.base import Attribution, Source, SourceRow
+from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, silent
 from vlm_assets.data.sources.columns import split_of, text_of
 from vlm_assets.data.sources.documents import listed, near
 from vlm_assets.data.sources.files import FileInfo, Files, fingerprint, open_files
@@ -63,9 +63,9 @@ class WebDatasetSource:
         self.group_key, self.split_key = group_key, split_key
         self.attribution = attribution
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, log: Log = silent) -> str:
         """Digest of the shards' content and of the keys read."""
-        return fingerprint(self.files, self._shards, *self.caption_keys, "", self.group_key, self.split_key)
+        return fingerprint(self.files, self._shards, *self.caption_keys, "", self.group_key, self.split_key, log=log)
 
     def total(self) -> int:
         """Number of samples; tar has no index, so this reads the shards through."""

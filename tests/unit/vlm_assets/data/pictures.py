@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vlm_assets.data.sources.base import Attribution, SourceRow
+from vlm_assets.data.sources.base import Attribution, Log, SourceRow, silent
 
 
 def picture(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
@@ -43,7 +43,7 @@ class ListSource:
         self.rows = list(rows)
         self.attribution = Attribution("test", "made for a test", "MIT")
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, log: Log = silent) -> str:
         return str(len(self.rows))
 
     def total(self) -> int:

@@ -205,3 +205,12 @@ def test_threads_keep_the_order_and_read_only_so_far_ahead():
 def test_an_error_in_a_thread_reaches_the_reader():
     with pytest.raises(UnreadableFileError, match="row 3"):
         list(in_threads(lambda number: (_ for _ in ()).throw(UnreadableFileError("row 3")), range(5)))
+
+
+def test_a_fingerprint_tells_how_far_it_is(place: Place):
+    for name in "abc":
+        place.put(name, b"x")
+    lines: list[str] = []
+    files = opened(place)
+    assert fingerprint(files, files.list(), log=lines.append) == fingerprint(files, files.list())
+    assert [line.split(" files")[0] for line in lines] == ["fingerprint  100% 3/3"]
