@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlm_assets.data.alignment import THUMB_PX, Bytes, Floats, aligned, cells, differences, frame
+from vlm_assets.data.clusters import Sets
 from vlm_assets.data.edge_hashes import WINDOWS, Candidates, Positions, candidate_pairs
 
 FRAMES = np.array([frame(*window) for window in WINDOWS], dtype=np.float32)
 Signature = Bytes  # (32, 32, 3): the thumbnail of a picture, 3 kB
-PAIRS_PER_BATCH = 256  # aligned at a time: 10 MB, which stay in the cache
+PAIRS_PER_BATCH = 64  # aligned at a time: 3 MB, which stay in the cache
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ DEFAULT_THRESHOLDS = Thresholds()
 
 
 @dataclass(frozen=True)
-class Duplicates:
-    """What looks the same among N pictures, by position.
+class Links:
+    """Near duplicates among N pictures, by position: enough pairs to connect what belongs together.
 
-    Pictures with equal thumbnails share a look, known by its oldest picture; pairs are of looks, so that a thousand
-    copies of one picture make no half million of pairs.
+    Of a set of pictures that resemble each other all round, not every pair is a link: a crowd of 5,000 would have 12
+    million. Pictures with equal thumbnails share a look, known by its oldest picture; links are between looks.
     """
 
     look: Positions  # (N,): the oldest picture with this very thumbnail
@@ -51,45 +52,14 @@ class Duplicates:
     cell_levels: Floats  # (P,)
 
     def __len__(self) -> int:
-        """Number of pairs: of looks, and of each later picture with the oldest of its look."""
+        """Number of links: between looks, and of each later picture with the oldest of its look."""
         return len(self.first) + int((self.look != np.arange(len(self.look))).sum())
 
     def rows(self) -> Iterator[tuple[int, int, float]]:
-        """(position, position, mean levels) of every pair that `len` counts."""
+        """(position, position, mean levels) of every link that `len` counts."""
         same = np.flatnonzero(self.look != np.arange(len(self.look)))
         yield from zip(self.look[same].tolist(), same.tolist(), [0.0] * len(same), strict=True)
         yield from zip(self.first.tolist(), self.second.tolist(), self.mean_levels.tolist(), strict=True)
-
-    def twins(self) -> list[NDArray[np.int64]]:
-        """By position: the looks that are near duplicates of this picture's look, older and younger."""
-        near = np.concatenate([self.second, self.first])
-        order = np.argsort(np.concatenate([self.first, self.second]), kind="stable")
-        counts = np.bincount(np.concatenate([self.first, self.second]), minlength=len(self.look))
-        by_look = np.split(near[order], np.cumsum(counts)[:-1]) if len(self.look) else []
-        return [by_look[look] for look in self.look.tolist()]
-
-
-class Thumbnails:
-    """Room for the thumbnails of a number of pictures, 3 kB each."""
-
-    def __init__(self, pictures: int) -> None:
-        self.levels = np.zeros((pictures, THUMB_PX, THUMB_PX, 3), dtype=np.uint8)
-        self.present = np.zeros(pictures, dtype=np.bool_)
-
-    def put(self, position: int, picture: Image.Image) -> None:
-        """Keep the thumbnail of a decoded RGB picture."""
-        self.levels[position] = signature(picture)
-        self.present[position] = True
-
-    def compact(self) -> Bytes:
-        """(n, 32, 32, 3): those that were put, in order, moved together in place."""
-        places = np.flatnonzero(self.present)
-        for to, place in enumerate(places.tolist()):
-            if to != place:
-                self.levels[to] = self.levels[place]
-        self.present[:] = False
-        self.present[: len(places)] = True
-        return self.levels[: len(places)]
 
 
 def signature(picture: Image.Image) -> Signature:
@@ -97,19 +67,22 @@ def signature(picture: Image.Image) -> Signature:
     return np.asarray(picture.resize((THUMB_PX, THUMB_PX), Image.Resampling.BOX), dtype=np.uint8)
 
 
-def near_duplicates(thumbs: Bytes | Sequence[Bytes], thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Duplicates:
-    """Everything that looks the same among the thumbnails (N, 32, 32, 3)."""
+def near_duplicates(
+    thumbs: Bytes | Sequence[Signature], thresholds: Thresholds = DEFAULT_THRESHOLDS, *, every_pair: bool = False
+) -> Links:
+    """What looks the same among the thumbnails (N, 32, 32, 3): links that connect it, or every pair of looks."""
     levels = np.asarray(thumbs, dtype=np.uint8).reshape(-1, THUMB_PX, THUMB_PX, 3)
     look = looks(levels)
     distinct = np.flatnonzero(look == np.arange(len(look)))
     if len(distinct) < len(look):
         levels = levels[distinct]
     none = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), np.empty(0, dtype=np.float32))
-    codes, mean, cell = (np.concatenate(parts) for parts in zip(none, *_near_pairs(levels, thresholds), strict=True))
+    parts = _near_pairs(levels, thresholds, None if every_pair else Sets(len(levels)))
+    codes, mean, cell = (np.concatenate(part) for part in zip(none, *parts, strict=True))
     order = np.lexsort((mean, codes))  # of a pair that was found both ways, the closer
     keep = order[np.flatnonzero(np.diff(codes[order], prepend=-1))]
     first, second = np.divmod(codes[keep], max(len(levels), 1))
-    return Duplicates(look, distinct[first], distinct[second], mean[keep], cell[keep])
+    return Links(look, distinct[first], distinct[second], mean[keep], cell[keep])
 
 
 def looks(levels: Bytes) -> Positions:
@@ -119,17 +92,23 @@ def looks(levels: Bytes) -> Positions:
     return np.array([seen.setdefault(digest, at) for at, digest in enumerate(digests)], dtype=np.int64)
 
 
-def _near_pairs(levels: Bytes, thresholds: Thresholds) -> Iterator[tuple[Positions, Floats, Floats]]:
-    """Yield (first * N + second, mean, cell) of near duplicates, first < second; a pair may come twice."""
+def _near_pairs(levels: Bytes, thresholds: Thresholds, sets: Sets | None) -> Iterator[tuple[Positions, Floats, Floats]]:
+    """Yield (first * N + second, mean, cell), first < second: links between `sets`, or every pair, some of them twice."""
     if len(levels) < 2:
         return
-    small = np.concatenate(
-        [np.rint(cells(part)).astype(np.uint8) for part in np.array_split(levels, len(levels) // 4096 + 1)]
-    )
-    for pairs in candidate_pairs(levels):
-        for low in range(0, len(pairs.first), PAIRS_PER_BATCH):
-            batch = Candidates(*(part[low : low + PAIRS_PER_BATCH] for part in pairs))
-            yield _near(levels, small, batch, thresholds)
+    parts = np.array_split(levels, len(levels) // 4096 + 1)
+    small = np.concatenate([np.rint(cells(part)).astype(np.uint8) for part in parts])
+    for pairs in candidate_pairs(levels, sets.together if sets else None):
+        while len(pairs.first):
+            batch = Candidates(*(part[:PAIRS_PER_BATCH] for part in pairs))
+            pairs = Candidates(*(part[PAIRS_PER_BATCH:] for part in pairs))
+            codes, mean, cell = _near(levels, small, batch, thresholds)
+            if sets is not None and len(codes):
+                linking = [sets.join(*divmod(code, len(levels))) for code in codes.tolist()]
+                codes, mean, cell = codes[linking], mean[linking], cell[linking]
+                apart = ~sets.together(pairs.first, pairs.second)
+                pairs = Candidates(*(part[apart] for part in pairs))
+            yield codes, mean, cell
 
 
 def _near(levels: Bytes, small: Bytes, pairs: Candidates, thresholds: Thresholds) -> tuple[Positions, Floats, Floats]:

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from vlm_assets.data.dedup import Duplicates, Thresholds, near_duplicates
+from vlm_assets.data.dedup import Links, Signature, Thresholds, near_duplicates
+from vlm_assets.data.edge_hashes import Positions
 from vlm_assets.data.findings import Findings
 from vlm_assets.data.previews import write_caption_lengths, write_split_balance
 from vlm_assets.data.quality import Fault, QualityLimits
 from vlm_assets.data.screening import Screened, screen
+from vlm_assets.data.settling import PairsAmong, settle
 from vlm_assets.data.split import (
     Assignment,
     Candidate,
     SplitPlan,
-    assign_splits,
     check_plan,
     held_values,
     leaks_of_naive_split,
@@ -63,7 +64,7 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
             "repair the source."
         )
     pairs = near_duplicates(signatures, settings.thresholds)
-    assignment = assign_splits(_candidates(rows, pairs), plan)
+    assignment = settle(_candidates(rows), pairs, _pairs_among(signatures, settings.thresholds), plan)
     kept = _kept(rows, assignment, dropped)
     counts = dict(split_counts((row["split"] for row in kept), plan))
     _check_counts(counts, plan)
@@ -81,11 +82,16 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
     return counts
 
 
-def _candidates(rows: Sequence[Row], pairs: Duplicates) -> list[Candidate]:
-    return [
-        Candidate(row["image_id"], row["group"], row["split"], tuple(json.loads(row["slots"])), look, near.tolist())
-        for row, look, near in zip(rows, pairs.look.tolist(), pairs.twins(), strict=True)
-    ]
+def _candidates(rows: Sequence[Row]) -> list[Candidate]:
+    return [Candidate(row["image_id"], row["group"], row["split"], tuple(json.loads(row["slots"]))) for row in rows]
+
+
+def _pairs_among(signatures: Sequence[Signature], thresholds: Thresholds) -> PairsAmong:
+    def pairs(looks: Positions) -> tuple[Positions, Positions]:
+        found = near_duplicates([signatures[look] for look in looks.tolist()], thresholds, every_pair=True)
+        return looks[found.first], looks[found.second]
+
+    return pairs
 
 
 def _kept(rows: Sequence[Row], assignment: Assignment, dropped: Findings) -> list[dict[str, Any]]:
@@ -98,7 +104,7 @@ def _kept(rows: Sequence[Row], assignment: Assignment, dropped: Findings) -> lis
     ]
 
 
-def _pair_rows(rows: Sequence[Row], pairs: Duplicates) -> list[dict[str, Any]]:
+def _pair_rows(rows: Sequence[Row], pairs: Links) -> list[dict[str, Any]]:
     return [
         {"image_id_a": rows[first]["image_id"], "image_id_b": rows[second]["image_id"], "distance": distance}
         for first, second, distance in pairs.rows()
@@ -119,7 +125,7 @@ def _summary(
     kept: Sequence[Row],
     counts: Mapping[str, int],
     screened: Screened,
-    pairs: Duplicates,
+    pairs: Links,
     plan: SplitPlan,
 ) -> dict[str, Any]:
     leaked, tests = leaks_of_naive_split([row["cluster"] for row in kept], [row["copies"] for row in kept], plan)

@@ -1,0 +1,144 @@
+"""How long it takes to cluster N pictures, and what it costs in memory; and what the worst cases cost.
+
+    python -m tests.benchmarks.bench_dedup                        # 1,000,000 thumbnails
+    python -m tests.benchmarks.bench_dedup --hashes 50000 --json dedup.json
+
+Thumbnails are made, not read: the time to decode and shrink pictures is no part of it. Each case runs in a process of
+its own, so that its peak memory is its own.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vlm_assets.data.alignment import THUMB_PX, Bytes
+from vlm_assets.data.dedup import near_duplicates
+from vlm_assets.data.settling import settle
+from vlm_assets.data.split import Candidate, SplitPlan
+
+COPY_SHARE = 0.02
+CROWD = 5000
+CHUNK = 20_000
+MB = 1e6
+CENTRES = np.linspace(0, 6, THUMB_PX)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement."""
+
+    name: str
+    pictures: int
+    links: int
+    planted: int  # copies that were made
+    found: int  # of them
+    hash_and_pair_seconds: float
+    assign_seconds: float
+    thumbnails_mb: float
+    peak_mb: float  # of the whole process, thumbnails included
+
+
+def blocks(count: int, rng: np.random.Generator) -> Bytes:
+    """8 x 8 blocks of random colours: hashes spread evenly."""
+    return rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+
+
+def smooth(count: int, rng: np.random.Generator) -> Bytes:
+    """7 x 7 random colours blended into each other: hashes crowd, as those of photographs do."""
+    blend = np.maximum(1 - np.abs(CENTRES[:, None] - np.arange(7)), 0).astype(np.float32)  # (32, 7)
+    coarse = rng.integers(0, 256, (count, 3, 7, 7)).astype(np.float32)
+    return np.ascontiguousarray((blend @ coarse @ blend.T).transpose(0, 2, 3, 1)).astype(np.uint8)
+
+
+def with_copies(count: int, make: Callable[[int, np.random.Generator], Bytes]) -> tuple[Bytes, list[tuple[int, int]]]:
+    """Random pictures of which the last 2 % are noisy copies of earlier ones; and the pairs that were planted."""
+    rng = np.random.default_rng(0)
+    levels = np.empty((count, THUMB_PX, THUMB_PX, 3), dtype=np.uint8)
+    for low in range(0, count, CHUNK):
+        levels[low : low + CHUNK] = make(min(CHUNK, count - low), rng)
+    copies = int(count * COPY_SHARE)
+    sources = rng.integers(0, count - copies, copies)
+    noise = rng.integers(-3, 4, (copies, THUMB_PX, THUMB_PX, 3), dtype=np.int16)
+    levels[count - copies :] = np.clip(levels[sources] + noise, 0, 255)
+    return levels, list(zip(sources.tolist(), range(count - copies, count), strict=True))
+
+
+def crowd(noise: int, ground: bool) -> Bytes:
+    """Pictures with the same edges: equal, with noise, or each on a ground of its own colour, 15 levels from the next."""
+    rng = np.random.default_rng(0)
+    levels = np.repeat(np.clip(smooth(1, rng), 60, 190), CROWD, axis=0)
+    if ground:
+        grid = np.stack(np.meshgrid(*[np.arange(8, 256, 15, dtype=np.uint8)] * 3), axis=-1).reshape(-1, 1, 1, 3)
+        levels = np.where(levels[: len(grid)].mean(axis=3, keepdims=True) < 125, grid, 255).astype(np.uint8)
+    if noise:
+        levels = levels + rng.integers(0, noise, levels.shape, dtype=np.uint8)
+    return levels
+
+
+def measure(name: str, levels: Bytes, planted: Sequence[tuple[int, int]] = ()) -> Case:
+    """Find the pairs and assign the splits, as the asset does."""
+    start = time.perf_counter()
+    links = near_duplicates(levels)
+    paired = time.perf_counter()
+    rows = [Candidate(f"{at:016x}") for at in range(len(levels))]
+    clusters = settle(rows, links, lambda looks: (looks[:0], looks[:0]), SplitPlan()).cluster  # nothing is dropped here
+    done = time.perf_counter()
+    return Case(
+        name=name,
+        pictures=len(levels),
+        links=len(links),
+        planted=len(planted),
+        found=sum(clusters.get(one) == clusters.get(other, "") for one, other in planted),
+        hash_and_pair_seconds=round(paired - start, 1),
+        assign_seconds=round(done - paired, 1),
+        thumbnails_mb=round(levels.nbytes / MB),
+        peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB),
+    )
+
+
+def run_case(name: str, count: int) -> Case:
+    """Make the pictures of a case and measure it."""
+    if name in ("random blocks", "smooth"):
+        return measure(name, *with_copies(count, blocks if name == "random blocks" else smooth))
+    crowds = {"equal": (0, False), "noisy copies of one": (4, False), "same edges, other ground": (0, True)}
+    return measure(name, crowd(*crowds[name]))
+
+
+CASES = ("random blocks", "smooth", "equal", "noisy copies of one", "same edges, other ground")
+
+
+def main(argv: Sequence[str] | None = None) -> list[Case]:
+    """Print the table and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hashes", type=int, default=1_000_000, help="pictures of the first two cases")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    arguments = parser.parse_args(argv)
+    print(
+        f"{'case':26} {'pictures':>10} {'links':>11} {'copies found':>15} {'pairs s':>8} {'assign s':>8} {'peak MB':>8}"
+    )
+    cases: list[Case] = []
+    for name in arguments.cases:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            case = pool.apply(run_case, (name, arguments.hashes))
+        cases.append(case)
+        found = f"{case.found:,}/{case.planted:,}" if case.planted else "-"
+        print(
+            f"{case.name:26} {case.pictures:>10,} {case.links:>11,} {found:>15} {case.hash_and_pair_seconds:>8} "
+            f"{case.assign_seconds:>8} {case.peak_mb:>8,.0f}",
+            flush=True,
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(case) for case in cases], indent=1) + "\n")
+    return cases
+
+
+if __name__ == "__main__":
+    main()

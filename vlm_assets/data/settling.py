@@ -1,0 +1,56 @@
+"""Splits from links: as if every pair of near duplicates were known, at the price of the few that connect them.
+
+A set of pictures that resemble each other all round is connected by fewer links than it has pairs. That is enough as
+long as the whole set ends in one split. Where a row of it had to be dropped, because it would have tied two splits
+together, what hung on it may come apart; so for those sets every pair is looked up and the splits are assigned again.
+The result is that of all pairs: a set without a dropped row has one split by its links, and more pairs within it say
+nothing new.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from vlm_assets.data.dedup import Links
+from vlm_assets.data.edge_hashes import Positions
+from vlm_assets.data.split import Assignment, Candidate, SplitPlan, assign_splits
+
+PairsAmong = Callable[[Positions], tuple[Positions, Positions]]
+
+
+def settle(rows: Sequence[Candidate], links: Links, pairs_among: PairsAmong, plan: SplitPlan) -> Assignment:
+    """Assign the splits. `pairs_among` gives every pair of near duplicates (positions) among some looks."""
+    first, second = links.first, links.second
+    component = _components(len(rows), np.append(links.look, first), np.append(np.arange(len(rows)), second))
+    known: set[int] = set()
+    while True:
+        result = assign_splits(_with_twins(rows, links.look, first, second), plan)
+        torn = {int(component[position]) for position in result.dropped} - known
+        sizes = np.bincount(component, minlength=1)
+        torn = {one for one in torn if sizes[one] > 2}  # two pictures have but one pair
+        if not torn:
+            return result
+        known |= torn
+        looks = np.flatnonzero(np.isin(component, list(torn)) & (links.look == np.arange(len(rows))))
+        more_first, more_second = pairs_among(looks)
+        first, second = np.append(first, more_first), np.append(second, more_second)
+
+
+def _components(count: int, first: Positions, second: Positions) -> Positions:
+    graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _with_twins(rows: Sequence[Candidate], look: Positions, first: Positions, second: Positions) -> Sequence[Candidate]:
+    """The rows, each with its look and the looks near to that, older and younger."""
+    ends, near = np.append(first, second), np.append(second, first)
+    order = np.argsort(ends, kind="stable")
+    bounds = np.searchsorted(ends[order], np.arange(len(rows) + 1)).tolist()
+    near = near[order]
+    return [
+        replace(row, look=of, twins=near[bounds[of] : bounds[of + 1]].tolist() if bounds[of] < bounds[of + 1] else ())
+        for row, of in zip(rows, look.tolist(), strict=True)
+    ]
