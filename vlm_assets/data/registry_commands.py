@@ -92,6 +92,8 @@ def _explain(action: str, output: str, remote: str, root: Path) -> str:
         )
     else:
         happened = f"{detail}."
+    if action == "get":
+        return f"dvc get failed: {happened} Nothing was changed; materialize again."
     return (
         f"dvc {action} failed: {happened} Nothing is lost: the artifact is in the store, the registry's history is as "
         "it was; materialize again and it goes on from here."

@@ -11,7 +11,7 @@ from tests.integration.data.registry import commit_by_hand, dvc, files_of, git, 
 from tests.seaweed import BUCKET, SECRETS
 from vlm_assets.contracts import Recipe
 from vlm_assets.data.registry import open_registry
-from vlm_assets.data.versioning import build_versioned
+from vlm_assets.data.versioning import RegistryConfig, build_versioned, restore
 from vlm_assets.errors import ConfigError, RegistryError, StoreError
 from vlm_assets.store import Built, Draft, Store
 
@@ -205,3 +205,21 @@ def test_off_by_default(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLM_DVC", "no-such-dvc")
     assert open_registry() is None
     assert rows(Store(home / "store"), "one")[1] == {}
+
+
+def test_an_old_revision_that_cannot_be_fetched_is_one_clear_line(
+    root: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, _ = rows(Store(home / "store"), "one")
+    shutil.rmtree(root / ".dvc" / "cache")
+    config, elsewhere = RegistryConfig(revision="main"), Store(home / "elsewhere")
+    with pytest.MonkeyPatch.context() as wrong:
+        wrong.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret-5Lm1")
+        with pytest.raises(RegistryError, match=r"^dvc get failed: .*Nothing was changed") as failed:
+            restore(elsewhere, config, "rows", "1", print)
+    assert "wrong-secret-5Lm1" not in str(failed.value) and "\n" not in str(failed.value)
+    assert "refuses the credentials" in str(failed.value)
+    again, _ = restore(elsewhere, config, "rows", "1", print)
+    assert again.ref.sha256 == built.ref.sha256
+    with pytest.raises(StoreError, match=r"made by code version 1, and this code reads version 2\. Use the release"):
+        restore(elsewhere, config, "rows", "2", print)
