@@ -13,19 +13,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vlm_assets.disk import room_needed
+from vlm_assets.errors import StoreError
 from vlm_assets.processes import is_alive
 
 
 class Copies:
-    """Directories below `root`, together about `limit_bytes` at most."""
+    """Directories below `root`, together about `limit_bytes` at most. `setting` is the variable that moves them."""
 
-    def __init__(self, root: Path, limit_bytes: int) -> None:
-        self.root, self.limit_bytes = root, limit_bytes
+    def __init__(self, root: Path, limit_bytes: int, setting: str) -> None:
+        self.root, self.limit_bytes, self._setting = root, limit_bytes, setting
         self._leases = root / ".leases"
 
     def keep(self, name: str, fetch: Callable[[Path], object]) -> Path:
         """The copy called `name`, made by `fetch` if it is not there; it stays as long as this process lives."""
-        with room_needed(self.root), self._locked():
+        with room_needed(self.root, self._setting), self._locked():
             (self._leases / f"{name}@{os.getpid()}-").touch()
         return self._get(name, fetch)
 
@@ -53,7 +54,7 @@ class Copies:
         return final
 
     def _fetch(self, final: Path, fetch: Callable[[Path], object]) -> None:
-        with room_needed(final):
+        with room_needed(final, self._setting):
             fresh = Path(tempfile.mkdtemp(dir=self.root, prefix=f".pid{os.getpid()}-"))
             try:
                 fetch(fresh)
@@ -66,7 +67,7 @@ class Copies:
 
     def _lease(self, name: str) -> Path:
         """From here on nobody removes the copy; the lease of a dead process counts for nothing."""
-        with room_needed(self.root), self._locked():
+        with room_needed(self.root, self._setting), self._locked():
             handle, path = tempfile.mkstemp(dir=self._leases, prefix=f"{name}@{os.getpid()}-")
             os.close(handle)
             return Path(path)
@@ -100,7 +101,12 @@ class Copies:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._leases.mkdir(parents=True, exist_ok=True)
+        try:
+            self._leases.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"Cannot write copies to {self.root}: {error.strerror}. Give write permission, or set {self._setting}."
+            ) from error
         with (self.root / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

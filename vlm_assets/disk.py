@@ -13,20 +13,23 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk full, quota used up,
 
 
 @contextmanager
-def room_needed(directory: Path) -> Iterator[None]:
-    """Turn "no space left" of anything written below `directory` into a StoreError with the bytes that are free."""
+def room_needed(directory: Path, setting: str = "VLM_STORE") -> Iterator[None]:
+    """Turn "no space left" of anything written below `directory` into a StoreError with the bytes that are free.
+
+    `setting` is the variable that names another disk.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        raise StoreError(_message(directory, error)) from error
+        raise StoreError(_message(directory, error, setting)) from error
 
 
-def _message(directory: Path, error: OSError) -> str:
+def _message(directory: Path, error: OSError, setting: str) -> str:
     there = next(path for path in (directory, *directory.parents) if path.is_dir())
     return (
         f"No room to write below {directory}: {os.strerror(error.errno or 0)}; {shutil.disk_usage(there).free:,} bytes "
-        "are free there. Nothing half-written was kept. Free some space, or set VLM_STORE to a larger disk, and "
+        f"are free there. Nothing half-written was kept. Free some space, or set {setting} to a larger disk, and "
         "materialize again."
     )

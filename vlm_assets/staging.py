@@ -11,9 +11,9 @@ from vlm_assets.errors import StoreError
 from vlm_assets.processes import is_alive
 
 
-def staging(housekeeping: Path, name: str, version: str) -> AbstractContextManager[Path]:
-    """A private directory for one writer of this version."""
-    return Staging(housekeeping / "staging", f"{name}-{version}-pid{os.getpid()}-")
+def staging(housekeeping: Path, name: str, version: str, setting: str) -> AbstractContextManager[Path]:
+    """A private directory for one writer of this version; `setting` is the variable that moves it."""
+    return Staging(housekeeping / "staging", f"{name}-{version}-pid{os.getpid()}-", setting)
 
 
 def rename_unless_there(staged: Path, whole: Path) -> None:
@@ -30,8 +30,8 @@ def rename_unless_there(staged: Path, whole: Path) -> None:
 class Staging:
     """A private directory that is gone afterwards, whatever happens."""
 
-    def __init__(self, parent: Path, prefix: str) -> None:
-        self._parent, self._prefix = parent, prefix
+    def __init__(self, parent: Path, prefix: str, setting: str) -> None:
+        self._parent, self._prefix, self._setting = parent, prefix, setting
 
     def __enter__(self) -> Path:
         try:
@@ -40,7 +40,7 @@ class Staging:
         except OSError as error:
             raise StoreError(
                 f"Cannot write to the store at {self._parent}: {error.strerror}. "
-                "Give write permission, or set VLM_STORE."
+                f"Give write permission, or set {self._setting}."
             ) from error
         return self._path
 

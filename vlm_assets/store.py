@@ -48,6 +48,7 @@ class Backend(Protocol):
 
     uri: str
     housekeeping: Path  # local disk for what is being written, and for copies of what is remote
+    disk_setting: str  # the variable that says where that is
 
     def read_manifest(self, name: str, version: str) -> bytes | None:
         """The manifest's bytes, or None if there is no such artifact."""
@@ -203,7 +204,8 @@ class Store:
         remove_dead_staging(self.backend.housekeeping)
         whole = self.backend.housekeeping / "unpublished" / f"{name}-{version}"
         if not whole.is_dir():
-            with staging(self.backend.housekeeping, name, version) as staged, room_needed(staged):
+            setting = self.backend.disk_setting
+            with staging(self.backend.housekeeping, name, version, setting) as staged, room_needed(staged, setting):
                 fill(staged)
                 rename_unless_there(staged, whole)
         try:

@@ -13,6 +13,8 @@ from vlm_assets.store import HOUSEKEEPING
 class LocalBackend:
     """Artifacts on a local or shared file system."""
 
+    disk_setting = "VLM_STORE"
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.uri = str(root)

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 class S3Backend:
     """Artifacts below `s3://bucket/prefix`. Credentials, region and endpoint come from the AWS_* variables."""
 
+    disk_setting = CACHE_ENV
+
     def __init__(self, uri: str) -> None:
         from dagster_aws.s3 import S3Resource
 
@@ -48,7 +50,7 @@ class S3Backend:
         default = Path(tempfile.gettempdir()) / f"vlm-cache-{os.getuid()}"
         cache = Path(os.environ.get(CACHE_ENV) or default).expanduser().absolute()
         self.housekeeping = cache / self.bucket / self.prefix
-        self.copies = Copies(self.housekeeping / "copies", _cache_limit_bytes())
+        self.copies = Copies(self.housekeeping / "copies", _cache_limit_bytes(), CACHE_ENV)
 
     def read_manifest(self, name: str, version: str) -> bytes | None:
         """See Backend."""

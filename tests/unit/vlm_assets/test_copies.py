@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vlm_assets.copies import Copies
+from vlm_assets.errors import StoreError
 
 SIZE = 1000
 
@@ -22,7 +23,7 @@ def names(root: Path) -> set[str]:
 
 
 def test_the_least_recently_used_gives_way(tmp_path: Path):
-    copies = Copies(tmp_path, 2 * SIZE)
+    copies = Copies(tmp_path, 2 * SIZE, "VLM_CACHE")
     for name in ("a", "b"):
         with copies.use(name, content):
             pass
@@ -35,7 +36,7 @@ def test_the_least_recently_used_gives_way(tmp_path: Path):
 
 
 def test_what_is_used_stays_whatever_the_limit(tmp_path: Path):
-    copies = Copies(tmp_path, SIZE)
+    copies = Copies(tmp_path, SIZE, "VLM_CACHE")
     copies.keep("kept", content)
     with copies.use("first", content) as first:
         with copies.use("second", content):
@@ -51,7 +52,7 @@ def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path):
         content(path)
         raise ValueError("lost the connection")
 
-    copies = Copies(tmp_path, SIZE)
+    copies = Copies(tmp_path, SIZE, "VLM_CACHE")
     with pytest.raises(ValueError, match="lost the connection"):
         copies.keep("a", fail)
     assert names(tmp_path) == set() and list(tmp_path.glob(".pid*")) == []
@@ -63,13 +64,13 @@ def test_what_a_killed_process_used_or_fetched_goes(tmp_path: Path):
         "import os, sys\n"
         "from pathlib import Path\n"
         "from vlm_assets.copies import Copies\n"
-        "copies = Copies(Path(sys.argv[1]), 1000)\n"
+        "copies = Copies(Path(sys.argv[1]), 1000, 'VLM_CACHE')\n"
         "copies.keep('used', lambda path: (path / 'file').write_bytes(bytes(1000)))\n"
         "copies.keep('half', lambda path: os.kill(os.getpid(), 9))\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == -9
     assert names(tmp_path) == {"used"} and len(list(tmp_path.glob(".pid*"))) == 1
-    with Copies(tmp_path, SIZE).use("new", content):
+    with Copies(tmp_path, SIZE, "VLM_CACHE").use("new", content):
         assert names(tmp_path) == {"new"} and list(tmp_path.glob(".pid*")) == []
 
 
@@ -78,13 +79,27 @@ def test_what_another_living_process_uses_stays(tmp_path: Path):
         "import sys\n"
         "from pathlib import Path\n"
         "from vlm_assets.copies import Copies\n"
-        "Copies(Path(sys.argv[1]), 1000).keep('theirs', lambda path: (path / 'file').write_bytes(bytes(1000)))\n"
+        "copies = Copies(Path(sys.argv[1]), 1000, 'VLM_CACHE')\n"
+        "copies.keep('theirs', lambda path: (path / 'file').write_bytes(bytes(1000)))\n"
         "print('ready', flush=True); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "ready\n"
-        with Copies(tmp_path, SIZE).use("mine", content):
+        with Copies(tmp_path, SIZE, "VLM_CACHE").use("mine", content):
             assert names(tmp_path) == {"theirs", "mine"}
         assert os.path.exists(tmp_path / "theirs" / "file")
         other.communicate()
+
+
+def test_no_room_and_no_place_are_one_clear_line_each(tmp_path: Path):
+    def full(path: Path) -> None:
+        content(path)
+        Path("/dev/full").write_bytes(b"the kernel's own answer to a disk without room")
+
+    with pytest.raises(StoreError, match=r"No space left on device.*set VLM_CACHE to a larger disk"):
+        Copies(tmp_path / "cache", SIZE, "VLM_CACHE").keep("a", full)
+    assert names(tmp_path / "cache") == set()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"Cannot write copies to .*file/cache: Not a directory\. .* set VLM_CACHE"):
+        Copies(tmp_path / "file" / "cache", SIZE, "VLM_CACHE").keep("a", content)
