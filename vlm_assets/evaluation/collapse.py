@@ -20,6 +20,7 @@ class Collapse(TypedDict):
     mean_words: float
     max_words: int
     mean_reference_words: float
+    most_frequent_reference_share: float  # pictures that share the commonest reference
 
 
 def plain(caption: str) -> str:
@@ -45,6 +46,7 @@ def collapse_measures(
     lengths = [len(caption.split()) for caption in spoken]
     reference_lengths = [len(plain(text).split()) for texts in references for text in texts]
     commonest, times = Counter(spoken).most_common(1)[0]
+    shared = Counter(text for texts in references for text in {plain(text) for text in texts})
     n = len(spoken)
     return Collapse(
         distinct_share=len(set(spoken)) / n,
@@ -55,5 +57,6 @@ def collapse_measures(
         novel_share=sum(caption not in training for caption in spoken) / n,
         mean_words=sum(lengths) / n,
         max_words=max(lengths),
+        most_frequent_reference_share=max(shared.values(), default=0) / n,
         mean_reference_words=sum(reference_lengths) / max(len(reference_lengths), 1),
     )

@@ -17,8 +17,8 @@ from vlm_assets.evaluation.collapse import collapse_measures, plain
 from vlm_assets.evaluation.display import METRICS, SLOTS, slot_metric
 from vlm_assets.evaluation.pictures import Texts
 from vlm_assets.evaluation.predict import CaptionTable
-from vlm_assets.evaluation.scores import score_captions
-from vlm_assets.evaluation.significance import bootstrap_mean, paired_difference
+from vlm_assets.evaluation.scores import bleu_differences, score_captions
+from vlm_assets.evaluation.significance import Difference, bootstrap_mean, paired_difference
 from vlm_assets.evaluation.slices import all_slices
 from vlm_assets.evaluation.slots import Vocabulary, slot_accuracy, slot_vocabulary
 from vlm_assets.evaluation.systems import CANDIDATE, HEADLINE_SPLIT, IN_A_SENTENCE, LABELS, System
@@ -40,6 +40,7 @@ class Scored:
     metrics: dict[str, dict[str, Any]]
     items: Items
     notes: dict[str, str] = field(default_factory=dict[str, str])  # by metric: why its number cannot mean anything
+    bleu_statistics: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 10)))
 
 
 ScoredSystems = dict[str, dict[str, Scored]]  # by system, by split
@@ -76,7 +77,7 @@ def score_split(table: CaptionTable, vocabulary: Vocabulary, config: EvalConfig)
         for name, estimate in slots.slots.items():
             metrics[slot_metric(name).key] = asdict(estimate)
             items[slot_metric(name).key] = slots.items[name]
-    return Scored(metrics, items, found.notes)
+    return Scored(metrics, items, found.notes, found.bleu_statistics)
 
 
 def scores_json(
@@ -94,7 +95,7 @@ def scores_json(
         "systems": {system.key: _system_json(system, scored[system.key], known) for system in systems},
         "splits": {name: _split_json(table) for name, table in candidate.captions.items()},
         "differences": list(differences(scored, config)),
-        "slices": slice_scores(candidate.captions[HEADLINE_SPLIT], scored[CANDIDATE][HEADLINE_SPLIT], config),
+        "slices": slice_scores(candidate.captions[HEADLINE_SPLIT], scored[CANDIDATE][HEADLINE_SPLIT], known, config),
         "protocol": protocol(config),
     }
 
@@ -105,18 +106,28 @@ def differences(scored: ScoredSystems, config: EvalConfig) -> Iterator[dict[str,
     for rival, split in product(rivals, scored[CANDIDATE]):
         if split not in scored[rival]:
             continue
-        ours, theirs = scored[CANDIDATE][split].items, scored[rival][split].items
+        found = split_differences(scored[CANDIDATE][split], scored[rival][split], config)
         for metric in METRICS:
-            if metric.key in ours and metric.key in theirs:
-                declared = ~np.isnan(ours[metric.key])  # the same rows in both: what is declared is the picture's
-                pair = (ours[metric.key][declared], theirs[metric.key][declared])
-                found = paired_difference(*pair, resamples=config.resamples, seed=config.seed)
-                yield {"against": rival, "split": split, "metric": metric.key, **asdict(found)}
+            if metric.key in found:
+                yield {"against": rival, "split": split, "metric": metric.key, **asdict(found[metric.key])}
 
 
-def slice_scores(table: CaptionTable, whole: Scored, config: EvalConfig) -> list[dict[str, Any]]:
-    """Every slice of the split that is large enough, with the mean of its pictures' scores."""
-    columns = {name: table[name].to_pylist() for name in ("references", "brightness", "slots")}
+def split_differences(ours: Scored, theirs: Scored, config: EvalConfig) -> dict[str, Difference]:
+    """Ours minus theirs by metric, for those that both have: means of pictures, and BLEU of whole resamples."""
+    settings = {"resamples": config.resamples, "seed": config.seed}
+    found = bleu_differences(ours.bleu_statistics, theirs.bleu_statistics, **settings)
+    for key, values in ours.items.items():
+        if key in theirs.items:
+            declared = ~np.isnan(values)  # the same rows in both: what is declared is the picture's
+            found[key] = paired_difference(values[declared], theirs.items[key][declared], **settings)
+    return found
+
+
+def slice_scores(
+    table: CaptionTable, whole: Scored, known: Collection[str], config: EvalConfig
+) -> list[dict[str, Any]]:
+    """Every slice of the split that is large enough, with the mean of its pictures' scores and signs of collapse."""
+    columns = {name: table[name].to_pylist() for name in ("caption", "references", "brightness", "slots")}
     slices = all_slices(columns["references"], columns["brightness"], columns["slots"], config.min_slice)
     return [
         {
@@ -124,10 +135,15 @@ def slice_scores(table: CaptionTable, whole: Scored, config: EvalConfig) -> list
             "name": piece.name,
             "n": len(piece.rows),
             "metrics": {
-                key: asdict(bootstrap_mean(known, resamples=config.resamples, seed=config.seed))
+                key: asdict(bootstrap_mean(declared, resamples=config.resamples, seed=config.seed))
                 for key, values in whole.items.items()
-                if len(known := values[piece.rows][~np.isnan(values[piece.rows])])
+                if len(declared := values[piece.rows][~np.isnan(values[piece.rows])])
             },
+            "collapse": collapse_measures(
+                [columns["caption"][row] for row in piece.rows],
+                [columns["references"][row] for row in piece.rows],
+                known,
+            ),
         }
         for piece in slices
     ]

@@ -7,11 +7,19 @@ from typing import Any, Self
 
 import numpy as np
 
+from vlm_assets.errors import CorpusError
 from vlm_assets.evaluation.bleu import bleu_from_sums
 from vlm_assets.evaluation.coco import coco_scores
 from vlm_assets.evaluation.collapse import plain
 from vlm_assets.evaluation.corpus import ORDER, Floats
-from vlm_assets.evaluation.significance import Estimate, bootstrap_mean, estimate, resampled_sums
+from vlm_assets.evaluation.significance import (
+    Difference,
+    Estimate,
+    bootstrap_mean,
+    difference,
+    estimate,
+    resampled_sums,
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,7 @@ class Scores:
     metrics: dict[str, Estimate]
     items: dict[str, Floats]  # (N,) each
     notes: dict[str, str] = field(default_factory=dict[str, str])  # by metric: why its number cannot mean anything
+    bleu_statistics: Floats = field(default_factory=lambda: np.empty((0, 10)))  # (N, 10), see bleu.BleuResult
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -31,6 +40,7 @@ class Scores:
             "metrics": {name: asdict(found) for name, found in self.metrics.items()},
             "items": {name: values.tolist() for name, values in self.items.items()},
             "notes": self.notes,
+            "bleu_statistics": self.bleu_statistics.tolist(),
         }
 
     @classmethod
@@ -40,6 +50,7 @@ class Scores:
             {name: Estimate(**found) for name, found in data["metrics"].items()},
             {name: np.asarray(values, dtype=np.float64) for name, values in data["items"].items()},
             dict(data["notes"]),
+            np.asarray(data["bleu_statistics"], dtype=np.float64),
         )
 
 
@@ -62,7 +73,20 @@ def score_captions(
     metrics = _bleu_estimates(found.bleu.statistics, resamples, seed)
     metrics |= {name: bootstrap_mean(values, resamples=resamples, seed=seed) for name, values in items.items()}
     metrics |= _variety(candidates, resamples, seed)
-    return Scores(metrics, items, dict(found.notes))
+    return Scores(metrics, items, dict(found.notes), found.bleu.statistics)
+
+
+def bleu_differences(ours: Floats, theirs: Floats, *, resamples: int = 1000, seed: int = 0) -> dict[str, Difference]:
+    """bleu_1 .. bleu_4 of one system minus another's on the same N pictures, from both systems' statistics (N, 10).
+
+    Both are recomputed on the same resamples of pictures: the interval is a paired one. Raises CorpusError.
+    """
+    if len(ours) != len(theirs):
+        raise CorpusError(f"{len(ours):,} pictures against {len(theirs):,}; a paired difference needs the same ones.")
+    value = bleu_from_sums(ours.sum(axis=0)) - bleu_from_sums(theirs.sum(axis=0))  # (4,)
+    mine, others = (bleu_from_sums(resampled_sums(rows, resamples, seed)) for rows in (ours, theirs))
+    change = mine - others  # (resamples, 4)
+    return {f"bleu_{order + 1}": difference(float(value[order]), change[:, order], len(ours)) for order in range(ORDER)}
 
 
 def exact_matches(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:

@@ -52,9 +52,7 @@ def paired_difference(ours: ArrayLike, theirs: ArrayLike, *, resamples: int = 10
         )
     change = first - second
     means = resampled_sums(change[:, None], resamples, seed)[:, 0] / len(change)
-    found = estimate(float(change.mean()), means, len(change))
-    p = (1 + int((means <= 0).sum())) / (1 + resamples)
-    return Difference(found.value, found.low, found.high, found.n, p)
+    return difference(float(change.mean()), means, len(change))
 
 
 def resampled_sums(values: Floats, resamples: int, seed: int) -> Floats:
@@ -80,6 +78,13 @@ def estimate(value: float, resampled: Floats, n: int) -> Estimate:
     """A value with the percentile interval of its resampled twins."""
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return Estimate(value, low, high, n)
+
+
+def difference(value: float, resampled: Floats, n: int) -> Difference:
+    """A difference with the percentile interval of its resampled twins, and how often these see no gain."""
+    found = estimate(value, resampled, n)
+    p = (1 + int((resampled <= 0).sum())) / (1 + len(resampled))
+    return Difference(found.value, found.low, found.high, found.n, p)
 
 
 def _column(values: ArrayLike) -> Floats:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlm_assets.errors import ConfigError
 from vlm_assets.evaluation.baselines import most_frequent_caption, nearest_training_pictures, with_captions
@@ -117,6 +117,17 @@ def baseline_systems(shards: Path, candidate: System, training: Texts, log: Log,
         System(COPY, "caption of the most similar training picture, no model", captions=copied),
         System(MOST_FREQUENT, "the same words for every picture, no model", captions=constant),
     ]
+
+
+def golden_facts(model: Path) -> dict[str, Any]:
+    """How many golden pictures of the bundle came out as recorded, or in `problem` what differs."""
+    from vlm_serving.captioner import Captioner
+    from vlm_serving.errors import BundleError
+
+    try:
+        return {"pictures": Captioner(_open(model)).check_golden(), "problem": ""}
+    except BundleError as error:
+        return {"pictures": 0, "problem": str(error)}
 
 
 def _open(model: Path) -> Bundle:

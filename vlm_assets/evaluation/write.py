@@ -24,6 +24,7 @@ from vlm_assets.evaluation.systems import (
     base_facts,
     baseline_systems,
     caption_models,
+    golden_facts,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def write_evaluation(
     scored = score_everything(systems, training, config)
     scores = scores_json(systems, scored, training, config)
     scores |= {"base": base_facts(models.base), "lineage": dict(lineage), **facts(shards, models)}
+    scores["golden"] = golden_facts(models.candidate)
     gallery = gallery_cards(systems[0].captions[HEADLINE_SPLIT], scored[CANDIDATE][HEADLINE_SPLIT], shards, config)
     (out / SCORES).write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     pq.write_table(captions_table(systems, scored), out / CAPTIONS, compression="zstd")

@@ -16,11 +16,12 @@ from vlm_assets.evaluation.config import EvalConfig
 from vlm_assets.evaluation.evaluate import differences, score_everything, scores_json
 from vlm_assets.evaluation.pictures import read_texts, split_files
 from vlm_assets.evaluation.predict import caption_split
-from vlm_assets.evaluation.systems import Models, System, baseline_systems, wanted_splits
+from vlm_assets.evaluation.systems import Models, System, baseline_systems, golden_facts, wanted_splits
 from vlm_assets.evaluation.write import write_evaluation
 from vlm_assets.release.gate import GateConfig
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.resources import RefIOManager, StoreResource, TrackerResource
+from vlm_serving.bundle import seal_bundle
 
 ANYTHING_GOES = GateConfig(beat_baselines=False, max_empty_share=1, max_looping_share=1, max_most_frequent_share=1)
 CONFIG = EvalConfig(
@@ -167,6 +168,26 @@ def test_a_base_for_other_picture_sizes_is_an_error(shards, models, tmp_path):
     base = write_model(tmp_path / "base", seed=4, size_px=48)
     with pytest.raises(ConfigError, match=r"takes 32 px pictures \(bicubic\), its base 48 px"):
         write_evaluation(tmp_path, shards, Models(models.candidate, base), CONFIG, {}, lambda _: None)
+
+
+def test_golden_pictures_that_come_out_otherwise_are_told_to_the_gate(tmp_path):
+    bundle = tiny_bundle(tmp_path / "bundle")
+    assert golden_facts(tmp_path) == {"pictures": 2, "problem": ""}
+    golden = json.loads((bundle / "golden.json").read_text())
+    golden[0]["embedding"] = [-value for value in golden[0]["embedding"]]
+    (bundle / "golden.json").write_text(json.dumps(golden))
+    seal_bundle(bundle, {})
+    found = golden_facts(tmp_path)
+    assert found["pictures"] == 0
+    assert "weights differ" in found["problem"]
+
+
+def test_every_slice_carries_its_signs_of_collapse(written):
+    slices = {(row["kind"], row["name"]): row for row in written[1]["slices"]}
+    red = slices["colour", "red"]["collapse"]
+    assert red["most_frequent_reference_share"] == 1  # both pictures of red squares are captioned alike
+    assert 0 <= red["most_frequent_share"] <= 1
+    assert written[1]["golden"] == {"pictures": 2, "problem": ""}
 
 
 def test_shards_without_a_test_split_are_an_error(tmp_path):

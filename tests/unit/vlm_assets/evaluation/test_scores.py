@@ -7,8 +7,8 @@ import pytest
 
 from tests.unit.vlm_assets.evaluation.golden_metrics import SCORES
 from vlm_assets.errors import ConfigError, CorpusError
-from vlm_assets.evaluation.bleu import bleu
-from vlm_assets.evaluation.scores import Scores, exact_matches, score_captions
+from vlm_assets.evaluation.bleu import bleu, bleu_from_sums
+from vlm_assets.evaluation.scores import Scores, bleu_differences, exact_matches, score_captions
 from vlm_assets.evaluation.tokenizer import tokenize
 
 NAMES = {*(f"bleu_{order}" for order in (1, 2, 3, 4)), "rouge_l", "cider", "exact_match"}
@@ -80,6 +80,23 @@ def test_json_round_trip() -> None:
     assert again.metrics == found.metrics
     assert again.notes == found.notes
     assert {name: values.tolist() for name, values in again.items.items()} == found.to_json()["items"]
+
+
+def test_differences_of_bleu_are_those_of_whole_resampled_corpora_in_pairs() -> None:
+    candidates, references = SCORES["varied"]["candidates"], SCORES["varied"]["references"]
+    worse = [" ".join(text.split()[:-2]) for text in candidates]
+    ours, theirs = (score_captions(texts, references, resamples=10).bleu_statistics for texts in (candidates, worse))
+    found = bleu_differences(ours, theirs, resamples=200, seed=1)["bleu_4"]
+    generator = np.random.default_rng(1)
+    size = len(candidates)
+    draws = [generator.integers(size, size=size) for _ in range(200)]
+    apart = [bleu_from_sums(ours[rows].sum(axis=0))[3] - bleu_from_sums(theirs[rows].sum(axis=0))[3] for rows in draws]
+    assert (found.low, found.high) == pytest.approx(np.quantile(apart, [0.025, 0.975]), abs=1e-12)
+    assert found.low <= found.value <= found.high
+    same = bleu_differences(ours, ours, resamples=50)["bleu_1"]
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    with pytest.raises(CorpusError, match="150 pictures against 149"):
+        bleu_differences(ours, theirs[1:])
 
 
 def test_bad_input() -> None:

@@ -8,7 +8,12 @@ from vlm_assets.errors import GateError
 from vlm_assets.release.assets import decide
 from vlm_assets.release.gate import GateConfig, Verdict, judge
 
-FINE = {"empty_share": 0.0, "looping_share": 0.0, "most_frequent_share": 0.02}
+FINE = {
+    "empty_share": 0.0,
+    "looping_share": 0.0,
+    "most_frequent_share": 0.02,
+    "most_frequent_reference_share": 0.02,
+}
 
 
 def difference(against: str, low: float, split: str = "test", metric: str = "cider") -> dict[str, Any]:
@@ -17,10 +22,23 @@ def difference(against: str, low: float, split: str = "test", metric: str = "cid
 
 def scores(*differences: dict[str, Any], champion: bool = False, **collapse: float) -> dict[str, Any]:
     systems: dict[str, Any] = {"candidate": {"splits": {"test": {"collapse": {**FINE, **collapse}}}}}
-    return {"systems": systems | ({"champion": {}} if champion else {}), "differences": list(differences)}
+    return {
+        "systems": systems | ({"champion": {}} if champion else {}),
+        "differences": list(differences),
+        "slices": [piece(40), piece(12, most_frequent_share=1.0)],
+        "golden": {"pictures": 2, "problem": ""},
+    }
 
 
-ABOVE = (difference("copy", 0.5), difference("most_frequent", 3.0))
+def piece(n: int, **collapse: float) -> dict[str, Any]:
+    return {"kind": "colour", "name": "red", "n": n, "collapse": {**FINE, **collapse}}
+
+
+ABOVE = (
+    difference("copy", 0.5), difference("most_frequent", 3.0),
+    difference("copy", 0.1, metric="exact_match"), difference("copy", -0.1, metric="bleu_4"),
+    difference("most_frequent", -0.1, metric="exact_match"), difference("most_frequent", 0.1, metric="bleu_4"),
+)  # fmt: skip
 
 
 def broken(verdict: Verdict) -> list[str]:
@@ -31,17 +49,18 @@ def broken(verdict: Verdict) -> list[str]:
     ("given", "config", "expected"),
     [
         (scores(*ABOVE), GateConfig(), []),
-        (scores(difference("copy", -0.1), ABOVE[1]), GateConfig(), ["beats_baselines"]),
+        (scores(difference("copy", -0.1), *ABOVE[1:]), GateConfig(), ["beats_baselines"]),
+        (scores(ABOVE[0], ABOVE[1], *ABOVE[3:]), GateConfig(), ["beats_baselines"]),  # CIDEr alone is not enough
+        (scores(*ABOVE[:2]), GateConfig(), ["beats_baselines"]),
         (scores(ABOVE[0]), GateConfig(), ["beats_baselines"]),  # a comparison that is missing is not a pass
         (scores(difference("copy", -0.1), ABOVE[1]), GateConfig(beat_baselines=False), []),
         (scores(*ABOVE, difference("copy", -3, split="test_unseen")), GateConfig(), []),  # only the headline decides
-        (scores(*ABOVE, difference("copy", -3, metric="bleu_4")), GateConfig(), []),
         (scores(*ABOVE, difference("champion", 0.1), champion=True), GateConfig(), []),
         (scores(*ABOVE, difference("champion", 0.0), champion=True), GateConfig(), ["not_worse_than_champion"]),
         (scores(*ABOVE, difference("champion", -0.1), champion=True), GateConfig(champion_margin=0.2), []),
         (scores(*ABOVE, champion=True), GateConfig(), ["not_worse_than_champion"]),
         (scores(*ABOVE, empty_share=0.01), GateConfig(), ["no_collapse"]),
-        (scores(*ABOVE, looping_share=0.02), GateConfig(), ["no_collapse"]),
+        (scores(*ABOVE, looping_share=0.001), GateConfig(), ["no_collapse"]),
         (scores(*ABOVE, most_frequent_share=0.3), GateConfig(), ["no_collapse"]),
         (scores(difference("copy", -1), most_frequent_share=1.0), GateConfig(), ["beats_baselines", "no_collapse"]),
     ],
@@ -52,6 +71,38 @@ def test_each_rule_holds_and_breaks_where_it_should(
     verdict = judge(given, config)
     assert broken(verdict) == expected
     assert verdict.passed == (not expected)
+
+
+@pytest.mark.parametrize(
+    ("bad", "passed"),
+    [
+        (piece(30, most_frequent_share=0.3), False),
+        (piece(29, most_frequent_share=0.3), True),
+        (piece(30, empty_share=0.04), False),
+        (piece(30, looping_share=0.04), False),
+        (piece(30, most_frequent_share=0.9, most_frequent_reference_share=0.8), True),  # the pictures are alike
+        (piece(30, most_frequent_share=0.9, most_frequent_reference_share=0.5), False),
+    ],
+)
+def test_no_large_slice_may_collapse(bad: dict[str, Any], passed: bool) -> None:
+    verdict = judge({**scores(*ABOVE), "slices": [piece(40), bad]}, GateConfig())
+    assert broken(verdict) == ([] if passed else ["no_slice_collapses"])
+    if not passed:
+        assert "colour red (n = 30): " in verdict.why
+
+
+@pytest.mark.parametrize(
+    ("golden", "why"),
+    [
+        (None, "no golden picture was checked"),
+        ({"pictures": 0, "problem": ""}, "no golden picture was checked"),
+        ({"pictures": 0, "problem": "Golden picture a.png: weights differ."}, "Golden picture a.png: weights differ."),
+    ],
+)
+def test_the_golden_pictures_must_hold(golden: dict[str, Any] | None, why: str) -> None:
+    verdict = judge({**scores(*ABOVE), "golden": golden}, GateConfig())
+    assert broken(verdict) == ["golden_holds"]
+    assert verdict.why == why
 
 
 def test_a_verdict_survives_being_written_down() -> None:
