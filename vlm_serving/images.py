@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from vlm_serving.errors import PictureError, PictureTooLargeError, UnsupportedPictureError
 
@@ -99,14 +99,15 @@ def _check_pixels(picture: Image.Image, limits: PictureLimits) -> None:
 def upright_rgb(picture: Image.Image) -> Image.Image:
     """Orientation as the camera meant it, transparency over white, 8-bit RGB."""
     picture.load()
-    picture = ImageOps.exif_transpose(picture)
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # Pillow would copy an upright one too
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith(("I;16", "I", "F")):
         return _from_deep_grey(picture)
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _from_deep_grey(picture: Image.Image) -> Image.Image:

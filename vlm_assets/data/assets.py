@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from vlm_assets.contracts import ArtifactRef, Recipe
-from vlm_assets.data.config import RawDatasetConfig, SplitConfig
+from vlm_assets.data.config import RawDatasetConfig, ShardsConfig, SplitConfig
 from vlm_assets.data.metadata import raw_metadata, shard_metadata, split_metadata
 from vlm_assets.data.raw import import_source
 from vlm_assets.data.shards import sample_texts, write_shards
@@ -19,7 +19,7 @@ GROUP = "data"
 OWNERS = ["team:vlm"]
 RAW_CODE_VERSION = "2"
 SPLITS_CODE_VERSION = "2"
-SHARDS_CODE_VERSION = "1"
+SHARDS_CODE_VERSION = "2"
 
 
 @dg.asset(
@@ -36,7 +36,7 @@ def raw_dataset(context: dg.AssetExecutionContext, config: RawDatasetConfig, sto
         built, tracked = restore(opened, config.source, "raw_dataset", RAW_CODE_VERSION, context.log.info)
         return _raw_result(built, tracked)
     source = config.source.open()
-    inputs = {"source": source.fingerprint()}
+    inputs = {"source": source.fingerprint(context.log.info)}
     recipe = Recipe("raw_dataset", RAW_CODE_VERSION, config.model_dump(), inputs=inputs)
 
     def write(draft: Draft) -> None:
@@ -89,6 +89,7 @@ def validated_splits(
 )
 def tokenized_shards(
     context: dg.AssetExecutionContext,
+    config: ShardsConfig,
     store: StoreResource,
     tracker: TrackerResource,
     validated_splits: ArtifactRef,
@@ -99,11 +100,13 @@ def tokenized_shards(
     opened = store.open()
     base = base_of_this_run(context, base_model, store, tracker)
     bundle = opened.directory(base) / "bundle"
-    recipe = Recipe("tokenized_shards", SHARDS_CODE_VERSION, parents=(validated_splits, raw_dataset, base))
+    parents = (validated_splits, raw_dataset, base)
+    recipe = Recipe("tokenized_shards", SHARDS_CODE_VERSION, config.recipe(), parents)
 
     def write(draft: Draft) -> None:
         splits, raw = opened.directory(validated_splits), opened.directory(raw_dataset)
-        draft.counts |= write_shards(splits, raw, bundle, draft.path, context.log.info)
+        settings, scratch = config.settings(), opened.scratch(recipe)
+        draft.counts |= write_shards(splits, raw, bundle, draft.path, context.log.info, settings, scratch)
 
     built, tracked = build_versioned(opened, recipe, write, context.log.info)
     texts = sample_texts(built.path, bundle)

@@ -1,10 +1,15 @@
 """Run config of the data stage. The defaults are the embedded default: OpenMoji's people in their roles."""
 
+import os
+from typing import Any
+
 import dagster as dg
 from pydantic import Field, field_validator, model_validator
 
 from vlm_assets.data.dedup import Thresholds
+from vlm_assets.data.encoding import Encoding
 from vlm_assets.data.quality import FLAGS, QualityLimits
+from vlm_assets.data.shards import ShardSettings
 from vlm_assets.data.sources.coco import CocoConfig
 from vlm_assets.data.sources.deepfashion import DeepFashionConfig
 from vlm_assets.data.sources.flickr30k import Flickr30kConfig
@@ -91,16 +96,16 @@ class SplitConfig(dg.Config):
         "e-mail addresses, telephone numbers or wrongly decoded text, and file names in place of captions",
     )
     near_duplicate_mean_levels: float = Field(
-        default=3.0,
+        default=4.5,
         ge=0,
         le=255,
-        description="near duplicates: largest mean difference of 16 x 16 thumbnails, in levels of 0..255",
+        description="near duplicates: largest mean difference of aligned thumbnails, in levels of 0..255",
     )
     near_duplicate_cell_levels: float = Field(
-        default=26.0,
+        default=24.0,
         ge=0,
         le=255,
-        description="near duplicates: largest difference of any thumbnail cell, in levels of 0..255",
+        description="near duplicates: largest difference of any of their 16 x 16 cells, in levels of 0..255",
     )
     train_fraction: float = Field(default=0.75, gt=0, le=1, description="share of clusters that train")
     val_fraction: float = Field(default=0.10, ge=0, lt=1, description="share of clusters for choosing checkpoints")
@@ -157,4 +162,39 @@ class SplitConfig(dg.Config):
             ),
             Thresholds(self.near_duplicate_mean_levels, self.near_duplicate_cell_levels),
             SplitPlan(self.train_fraction, self.val_fraction, self.test_fraction, holdouts, self.seed),
+        )
+
+
+class ShardsConfig(dg.Config):
+    """How model-ready shards are written. `workers` and `nodes` change how long it takes, never what comes out."""
+
+    encoding: Encoding = Field(
+        default="png",
+        description="png: lossless; jpeg, webp: smaller, and the model trains on what `quality` leaves; raw: uint8 "
+        "behind a PPM header, the largest and fastest to read",
+    )
+    quality: int = Field(default=95, ge=1, le=100, description="of jpeg and webp; webp at 100 is lossless")
+    shard_mb: int = Field(default=128, ge=1, le=4096, description="about how many MB of pictures go into one file")
+    workers: int = Field(default=0, ge=0, le=1024, description="processes a machine; 0: one for each core it may use")
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=10_000,
+        description="more than one: the Ray cluster at VLM_RAY_ADDRESS, or the one that this machine belongs to, makes "
+        "them; the store must be on a disk that all nodes see",
+    )
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the bytes."""
+        return self.model_dump(exclude={"workers", "nodes"})
+
+    def settings(self) -> ShardSettings:
+        """The same, in terms of the data stage, with VLM_RAY_ADDRESS."""
+        return ShardSettings(
+            self.encoding,
+            self.quality,
+            self.shard_mb * 1024 * 1024,
+            self.workers,
+            self.nodes,
+            os.environ.get("VLM_RAY_ADDRESS", ""),
         )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vlm_assets.errors import SourceError
 
 COLUMNS = ["image_id", "sha256", "split", "captions", "slots"]
-SAMPLED_GROUPS, SAMPLED_PER_GROUP = 16, 4
+SAMPLED_GROUPS, SAMPLED_PER_GROUP = 8, 2
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,6 @@ def test_a_shard_replaced_in_between_is_an_error_and_not_a_mixture(shards: Path,
     client, data = seaweed.client(), shard_paths(shards, "train")[0].read_bytes()
     client.put_object(Bucket=BUCKET, Key="changing/train-00000.parquet", Body=data)
     blocks = ShardBlocks([f"s3://{BUCKET}/changing/train-00000.parquet"])
-    client.put_object(Bucket=BUCKET, Key="changing/train-00000.parquet", Body=data[:-1] + b"1")
+    client.put_object(Bucket=BUCKET, Key="changing/train-00000.parquet", Body=data[:-1] + b"2")
     with pytest.raises(StoreError, match="was replaced while it was read"):
         blocks.read(blocks.files[0], 0)
