@@ -103,8 +103,8 @@ class PictureSignals:
 
 def measure(picture: Image.Image) -> PictureSignals:
     """Signals of a decoded RGB picture."""
-    statistics = picture_statistics(picture)
-    return PictureSignals(entropy_bits(picture), sharpness(picture), statistics.brightness, statistics.contrast)
+    statistics, grey = picture_statistics(picture), picture.convert("L")
+    return PictureSignals(entropy_bits(grey), sharpness(grey), statistics.brightness, statistics.contrast)
 
 
 def picture_faults(
@@ -114,25 +114,24 @@ def picture_faults(
     return [*_shape_faults(row["width"], row["height"], limits), *_light_faults(signals, limits), *_file_faults(row)]
 
 
-def entropy_bits(picture: Image.Image) -> float:
-    """Shannon entropy of the 256 grey levels, 0..8 bits."""
-    counts: Sequence[int] = picture.convert("L").histogram()
-    shares = np.asarray(counts, dtype=np.float64) / (picture.width * picture.height)
+def entropy_bits(grey: Image.Image) -> float:
+    """Shannon entropy of the 256 levels of a grey picture, 0..8 bits."""
+    counts: Sequence[int] = grey.histogram()
+    shares = np.asarray(counts, dtype=np.float64) / (grey.width * grey.height)
     present = shares[shares > 0]
     return abs(float(-(present * np.log2(present)).sum()))
 
 
-def sharpness(picture: Image.Image) -> float:
-    """Variance of the Laplacian of the grey picture, at most 256 px long, in squared levels of 0..255.
+def sharpness(grey: Image.Image) -> float:
+    """Variance of the Laplacian of a grey picture, brought to at most 256 px, in squared levels of 0..255.
 
     J. L. Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy: a comparative study", ICPR 2000.
     """
-    grey = picture.reduce(max(1, max(picture.size) // (2 * SHARPNESS_SIDE_PX))).convert("L")
-    if max(grey.size) > SHARPNESS_SIDE_PX:
-        grey.thumbnail((SHARPNESS_SIDE_PX, SHARPNESS_SIDE_PX), Image.Resampling.BOX)
-    if min(grey.size) < 3:
+    small = grey.copy()
+    small.thumbnail((SHARPNESS_SIDE_PX, SHARPNESS_SIDE_PX), Image.Resampling.BOX)
+    if min(small.size) < 3:
         return 0.0
-    levels = np.asarray(grey, dtype=np.float32)  # (h, w)
+    levels = np.asarray(small, dtype=np.float32)  # (h, w)
     around = levels[1:-1, :-2] + levels[1:-1, 2:] + levels[:-2, 1:-1] + levels[2:, 1:-1]
     return float((around - 4 * levels[1:-1, 1:-1]).var())
 
