@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -14,6 +14,10 @@ from vlm_assets.evaluation.display import HEADLINE, shown
 from vlm_assets.release.gate import Verdict, check_results, check_specs, judge
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.resources import StoreResource, TrackerResource
+from vlm_assets.store import Store
+
+if TYPE_CHECKING:
+    from vlm_assets.evaluation.originals import Originals
 
 CODE_VERSION = "2"
 VERDICT = "verdict.json"
@@ -50,7 +54,8 @@ def eval_report(
         from vlm_assets.evaluation.write import GALLERY, REPORT, SCORE_PLOT, SCORES, write_evaluation
 
         champion = opened.directory(rival) if rival else None
-        models = Models(opened.directory(finetuned_model), opened.directory(base_model), champion)
+        originals = originals_of(opened, tokenized_shards) if champion else None
+        models = Models(opened.directory(finetuned_model), opened.directory(base_model), champion, originals)
         with tracker.run(context, "eval_report") as run:
             scores = write_evaluation(
                 path, opened.directory(tokenized_shards), models, config, lineage, context.log.info
@@ -78,6 +83,17 @@ def champion_to_beat(entries: Sequence[LedgerEntry], candidate: ArtifactRef) -> 
     """
     others = [entry.artifact for entry in entries if entry.artifact.version != candidate.version]
     return others[-1] if others else None
+
+
+def originals_of(store: Store, shards: ArtifactRef) -> "Originals | None":
+    """The pictures behind the shards; None for shards that came from elsewhere, without what they were made from."""
+    from vlm_assets.evaluation.originals import Originals
+
+    parents = store.manifest(shards)["recipe"]["parents"]
+    if not {"validated_splits", "raw_dataset"} <= set(parents):
+        return None
+    splits, raw = (store.directory(store.parent(shards, name)) for name in ("validated_splits", "raw_dataset"))
+    return Originals(splits, raw)
 
 
 def report_recipe(config: EvalConfig, parents: tuple[ArtifactRef, ...], champion: ArtifactRef | None) -> Recipe:

@@ -48,8 +48,11 @@ def caption_split(
     options: GenerationOptions | None = None,
     label: str = "captions",
     limit: int = 0,
+    view: Callable[[PictureBatch], NDArray[np.uint8]] | None = None,
 ) -> CaptionTable:
     """Caption the pictures of `shard_files` in order; a table of CAPTION_SCHEMA, one row per picture.
+
+    `view` gives the captioner other pixels of a batch's pictures than those of the shards.
 
     `limit` > 0 takes the first rows only. Without `options` the captioner's own defaults hold, as in serving.
     Raises ConfigError if there is nothing to caption.
@@ -61,7 +64,7 @@ def caption_split(
     arguments = () if options is None else (options,)
     tables: list[CaptionTable] = []
     for batch in picture_batches(shard_files, batch_size, limit):
-        captions = captioner.caption_pixels(batch.pixels, *arguments)
+        captions = captioner.caption_pixels(view(batch) if view else batch.pixels, *arguments)
         tables.append(_table(batch, captions))
         progress.advance(len(captions))
     progress.done()

@@ -10,9 +10,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vlm_assets.errors import ConfigError
 from vlm_assets.evaluation.baselines import most_frequent_caption, nearest_training_pictures, with_captions
-from vlm_assets.evaluation.pictures import Texts, split_files, split_names
+from vlm_assets.evaluation.originals import Originals
+from vlm_assets.evaluation.pictures import PictureBatch, Texts, split_files, split_names
 from vlm_assets.evaluation.predict import CaptionTable, caption_split
 
 if TYPE_CHECKING:  # both modules of the captioner import torch
@@ -54,11 +58,15 @@ class System:
 
 @dataclass(frozen=True)
 class Models:
-    """The artifact directories of the models to compare; each has a `bundle/`. No champion before the first release."""
+    """The artifact directories of the models to compare; each has a `bundle/`. No champion before the first release.
+
+    `originals` are the pictures before they were made into shards, where the store has them.
+    """
 
     candidate: Path
     base: Path
     champion: Path | None = None
+    originals: Originals | None = None
 
 
 def base_facts(base: Path) -> dict[str, str]:
@@ -97,7 +105,7 @@ def caption_models(shards: Path, models: Models, config: EvalConfig, log: Log) -
     name = base_facts(models.base)["name"]
     systems = [_caption(CANDIDATE, f"{name}, fine-tuned", candidate, {**splits, **forgetting}, config, log)]
     if models.champion is not None:
-        systems.append(_champion(_open(models.champion), candidate, headline, config, log))
+        systems.append(_champion(_open(models.champion), candidate, models.originals, headline, config, log))
     systems.append(_caption(BASE, f"{name}, as it was", base, {**headline, **forgetting}, config, log))
     return systems
 
@@ -137,8 +145,9 @@ def _open(model: Path) -> Bundle:
 
 
 def _caption(
-    key: str, about: str, bundle: Bundle, splits: Mapping[str, list[Path]], config: EvalConfig, log: Log
-) -> System:
+    key: str, about: str, bundle: Bundle, splits: Mapping[str, list[Path]], config: EvalConfig, log: Log,
+    view: Callable[[PictureBatch], NDArray[np.uint8]] | None = None,
+) -> System:  # fmt: skip
     """Load the model, caption, forget the model: never two in memory."""
     from vlm_serving.captioner import Captioner, GenerationOptions
 
@@ -153,6 +162,7 @@ def _caption(
             options=options,
             label=f"{key} on {name}",
             limit=config.max_pictures,
+            view=view,
         )
         for name, files in splits.items()
     }
@@ -160,14 +170,23 @@ def _caption(
 
 
 def _champion(
-    champion: Bundle, candidate: Bundle, splits: Mapping[str, list[Path]], config: EvalConfig, log: Log
-) -> System:
-    """The champion on the same pixels; without captions if it was made for pictures of another size."""
+    champion: Bundle, candidate: Bundle, originals: Originals | None, splits: Mapping[str, list[Path]],
+    config: EvalConfig, log: Log,
+) -> System:  # fmt: skip
+    """The champion, always scored anew on this very split: in pictures of its own size, if that is another one."""
     if same_pixels(champion, candidate):
         return _caption(CHAMPION, "released before", champion, splits, config, log)
-    log("The champion takes other pixels than these shards hold; it is not compared.")
-    about = f"not compared: it takes {champion.contract.image_size_px} px pictures"
-    return System(CHAMPION, about, champion.version)
+    contract = champion.contract
+    if originals is None:
+        log("The champion takes other pixels than these shards hold, and the originals are not here: not compared.")
+        return System(CHAMPION, f"not compared: it takes {contract.image_size_px} px pictures", champion.version)
+    log(f"The champion takes {contract.image_size_px} px pictures: scored on the same ones, from their originals.")
+    about = f"released before; on the same pictures at {contract.image_size_px} px"
+
+    def view(batch: PictureBatch) -> NDArray[np.uint8]:
+        return originals.pixels(batch.image_ids, contract)
+
+    return _caption(CHAMPION, about, champion, splits, config, log, view)
 
 
 def same_pixels(a: Bundle, b: Bundle) -> bool:

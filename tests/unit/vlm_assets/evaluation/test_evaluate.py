@@ -4,16 +4,18 @@ import json
 from contextlib import contextmanager
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.tiny import tiny_bundle
-from tests.unit.vlm_assets.evaluation.shards import COLOURS, ColourCaptioner, square, write_split
+from tests.unit.vlm_assets.evaluation.shards import COLOURS, ColourCaptioner, plain_png, square, write_split
 from vlm_assets.contracts import ArtifactRef, Recipe
-from vlm_assets.errors import ConfigError
+from vlm_assets.errors import ConfigError, StoreError
 from vlm_assets.evaluation.assets import champion_to_beat, eval_report, report_recipe
 from vlm_assets.evaluation.config import EvalConfig
 from vlm_assets.evaluation.evaluate import differences, score_everything, scores_json
+from vlm_assets.evaluation.originals import Originals
 from vlm_assets.evaluation.pictures import read_texts, split_files
 from vlm_assets.evaluation.predict import caption_split
 from vlm_assets.evaluation.systems import Models, System, baseline_systems, golden_facts, wanted_splits
@@ -21,7 +23,8 @@ from vlm_assets.evaluation.write import write_evaluation
 from vlm_assets.release.gate import GateConfig
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.resources import RefIOManager, StoreResource, TrackerResource
-from vlm_serving.bundle import seal_bundle
+from vlm_serving.bundle import open_bundle, seal_bundle
+from vlm_serving.captioner import Captioner, GenerationOptions
 
 ANYTHING_GOES = GateConfig(beat_baselines=False, max_empty_share=1, max_looping_share=1, max_most_frequent_share=1)
 CONFIG = EvalConfig(
@@ -154,7 +157,7 @@ def test_progress_names_system_and_split(written):
     assert "candidate on test" in starts and "base on general/test" in starts and "nearest training picture" in starts
 
 
-def test_a_champion_for_other_picture_sizes_is_named_but_not_compared(shards, models, tmp_path):
+def test_a_champion_for_other_picture_sizes_without_originals_is_named_but_not_compared(shards, models, tmp_path):
     other = write_model(tmp_path / "champion", seed=4, size_px=48)
     scores = write_evaluation(
         tmp_path, shards, Models(models.candidate, models.base, other), CONFIG, {}, lambda _: None
@@ -162,6 +165,51 @@ def test_a_champion_for_other_picture_sizes_is_named_but_not_compared(shards, mo
     assert scores["systems"]["champion"]["splits"] == {}
     assert scores["systems"]["champion"]["about"] == "not compared: it takes 48 px pictures"
     assert not any(row["against"] == "champion" for row in scores["differences"])
+
+
+def write_originals(root, shards):
+    """A validated_splits and a raw_dataset as the shards' parents have them; pictures of 48 px."""
+    rows = [row for file in split_files(shards, "test") for row in pq.read_table(file).to_pylist()]
+    splits, raw = root / "splits", root / "raw"
+    for folder in (splits, raw):
+        folder.mkdir()
+    ids = [{"image_id": row["image_id"], "sha256": f"sha of {row['image_id']}"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(ids), splits / "rows.parquet")
+    for number, part in enumerate((rows[:4], rows[4:])):
+        packed = [
+            {
+                "sha256": f"sha of {row['image_id']}",
+                "image": {"bytes": plain_png(COLOURS[row["image_id"][:-2]], 48), "path": "a.png"},
+            }
+            for row in part
+        ]
+        pq.write_table(pa.Table.from_pylist(packed), raw / f"pictures-{number:05d}.parquet")
+    return Originals(splits, raw)
+
+
+def test_a_champion_for_other_picture_sizes_is_scored_anew_from_the_originals(shards, models, tmp_path):
+    other = write_model(tmp_path / "champion", seed=4, size_px=48)
+    originals = write_originals(tmp_path, shards)
+    lines = []
+    with_all = Models(models.candidate, models.base, other, originals)
+    scores = write_evaluation(tmp_path, shards, with_all, CONFIG, {}, lines.append)
+    champion = scores["systems"]["champion"]
+    assert champion["splits"]["test"]["n"] == 10
+    assert champion["about"] == "released before; on the same pictures at 48 px"
+    assert {row["metric"] for row in scores["differences"] if row["against"] == "champion"} >= {"cider", "bleu_4"}
+    assert any("takes 48 px pictures: scored on the same ones" in line for line in lines)
+    said = pq.read_table(tmp_path / "captions.parquet", filters=[("system", "=", "champion")]).to_pylist()
+    captioner = Captioner(open_bundle(other / "bundle"), threads=1)
+    first = originals.pixels([said[0]["image_id"]], captioner.bundle.contract)
+    assert first.shape == (1, 3, 48, 48)
+    options = GenerationOptions(max_new_tokens=CONFIG.max_new_tokens)
+    assert captioner.caption_pixels(first, options)[0].text == said[0]["caption"]
+
+
+def test_a_picture_without_an_original_is_an_error(shards, tmp_path):
+    originals = write_originals(tmp_path, shards)
+    with pytest.raises(StoreError, match=r"1 of 2 pictures of the shards are not in .*the first: nobody"):
+        originals.pixels(["red+9", "nobody"], None)
 
 
 def test_a_base_for_other_picture_sizes_is_an_error(shards, models, tmp_path):
