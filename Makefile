@@ -79,6 +79,10 @@ fmt: $(DEV) ## format and apply the safe fixes
 lock: $(DEV) ## write constraints.txt from what .venv holds
 	@tools/lock.sh
 
+.PHONY: bench-data
+bench-data: $(DEV) ## speed and memory of the data stage, as ratios; writes bench-data.json
+	OMP_NUM_THREADS=1 $(PY) -W ignore -m tests.benchmarks.bench_data $(ARGS)
+
 .PHONY: bench-metrics
 bench-metrics: $(DEV) ## speed of the caption metrics
 	$(PY) -m tests.benchmarks.bench_metrics

@@ -142,7 +142,7 @@ def _each(work: Callable[[bytes], object], pictures: Sequence[bytes]) -> None:
 def bench_build(path: Path, quick: bool) -> list[Figure]:
     """Shards beside `datasets.map` with the stock BlipProcessor, on the same pictures, one process and thread each."""
     figures: list[Figure] = []
-    for kind, pictures in (("400 px", small(200 if quick else 1000)), ("1600 px", phone(60 if quick else 300))):
+    for kind, pictures in (("400 px", small(400 if quick else 2000)), ("1600 px", phone(150 if quick else 600))):
         inputs = path / kind.replace(" ", "")
         raw, splits = write_inputs(inputs, pictures, [CAPTION] * len(pictures), 32 * 1024 * 1024)
         bundle = tiny_bundle(inputs / "bundle", image_size_px=SIDE_PX)

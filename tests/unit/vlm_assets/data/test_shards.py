@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from tests.unit.vlm_assets.data.pictures import encoded, picture, png
 from tests.unit.vlm_assets.data.shard_inputs import write_inputs
 from vlm_assets.data import shard_files, shard_workers
 from vlm_assets.data.captions import CaptionTokenizer, read_tokenizer
+from vlm_assets.data.config import ShardsConfig
+from vlm_assets.data.encoding import decode_pixels, encode_pixels
 from vlm_assets.data.shard_files import shard_info
 from vlm_assets.data.shards import ShardSettings, sample_texts, shard_paths, write_shards
 from vlm_assets.data.tables import SPLIT_ROWS, read_json, read_rows, write_rows
@@ -303,3 +306,31 @@ def test_a_vocabulary_of_another_model_is_refused(made, tmp_path: Path):
     (bundle / "tokenizer.json").unlink()
     with pytest.raises(SourceError, match=r"has no tokenizer.json; only its fast tokenizer"):
         read_tokenizer(bundle, contract)
+
+
+def test_workers_and_nodes_change_no_version_and_the_rest_does(monkeypatch):
+    plain = ShardsConfig()
+    assert ShardsConfig(workers=7, nodes=3).recipe() == plain.recipe()
+    assert ShardsConfig(encoding="raw").recipe() != plain.recipe() != ShardsConfig(shard_mb=64).recipe()
+    monkeypatch.setenv("VLM_RAY_ADDRESS", "ray-head:6379")
+    assert plain.settings() == ShardSettings(ray_address="ray-head:6379")
+
+
+@pytest.mark.parametrize(("encoding", "levels"), [("png", 0), ("raw", 0), ("webp", 0), ("jpeg", 3)])
+def test_training_decodes_every_encoding(encoding: Any, levels: int):
+    from vlm_assets.training.batches import Example, PairDataset
+
+    pixels = np.asarray(picture(3, (48, 48)))
+    data = encode_pixels(pixels, encoding, quality=100 if encoding == "webp" else 95)
+    found = PairDataset([Example(data, (5, 3))])[0]["pixels"]
+    assert found.shape == (3, 48, 48)
+    assert np.abs(found.astype(int) - pixels.transpose(2, 0, 1)).mean() <= levels
+    assert np.abs(decode_pixels(data).astype(int) - pixels).mean() <= levels
+
+
+def test_golden_pictures_of_a_bundle_are_seen_as_before_reduced_decoding(made):
+    entries = json.loads((made["bundle"] / "golden.json").read_text())
+    assert entries
+    for entry in entries:
+        seen = decode_for_model((made["bundle"] / entry["picture"]).read_bytes(), made["contract"])
+        assert np.array_equal(np.asarray(seen.square), np.asarray(Image.open(made["bundle"] / entry["pixels"])))
