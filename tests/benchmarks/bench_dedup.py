@@ -71,7 +71,7 @@ def with_copies(count: int, make: Callable[[int, np.random.Generator], Bytes]) -
 
 
 def crowd(noise: int, ground: bool) -> Bytes:
-    """Pictures with the same edges: equal, with noise, or each on a ground of its own colour, 15 levels from the next."""
+    """Pictures with the same edges: equal, with noise, or each on a ground of its own, 15 levels from the next."""
     rng = np.random.default_rng(0)
     levels = np.repeat(np.clip(smooth(1, rng), 60, 190), CROWD, axis=0)
     if ground:

@@ -93,7 +93,7 @@ def looks(levels: Bytes) -> Positions:
 
 
 def _near_pairs(levels: Bytes, thresholds: Thresholds, sets: Sets | None) -> Iterator[tuple[Positions, Floats, Floats]]:
-    """Yield (first * N + second, mean, cell), first < second: links between `sets`, or every pair, some of them twice."""
+    """Yield (first * N + second, mean, cell), first < second: links between `sets`, or every pair, some twice."""
     if len(levels) < 2:
         return
     parts = np.array_split(levels, len(levels) // 4096 + 1)

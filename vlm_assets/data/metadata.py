@@ -26,7 +26,8 @@ def raw_metadata(ref: ArtifactRef, path: Path) -> Metadata:
         "quarantined": reason_table(summary["quarantined_by_reason"], summary["quarantined_examples"]),
         "empty_captions": summary["empty_captions"],
         "picture_files": count_table(summary["files"], "file"),
-        "licence": summary["attribution"]["text"],
+        "attribution": summary["attribution"]["text"],
+        "licence": summary["attribution"].get("licence") or "not said: set the source's licence",
         "sample": _sample(read_rows(path / "rows.parquet", ["image_id", "captions", "width", "height"])),
         "contact_sheet": dg.MetadataValue.md(as_markdown(path / "contact_sheet.webp")),
     }
@@ -44,14 +45,15 @@ def split_metadata(ref: ArtifactRef, path: Path) -> Metadata:
         "signals": table([{"signal": name, **values} for name, values in summary["signals"].items()]),
         "near_duplicate_pairs": summary["near_duplicate_pairs"],
         "leaks_avoided": f"a row-level random split would have put twins or group mates of "
-        f"{naive['leaked_test_rows']:,} of {naive['test_rows']:,} test rows into train",
+        f"{naive['leaked_test_rows']:,} ± {naive['deviation']:,} of {naive['test_rows']:,} test rows into train "
+        f"(mean and standard deviation over {naive['seeds']} random splits of {naive['rows']:,} source rows)",
         "held_out_values": dg.MetadataValue.json(summary["held_out_values"]),
         "sample": _sample(read_rows(path / "rows.parquet", ["image_id", "split", "captions", "cluster"])),
         "split_balance": dg.MetadataValue.md(as_markdown(path / "split_balance.png")),
         "caption_lengths": dg.MetadataValue.md(as_markdown(path / "caption_lengths.png")),
         **{
             name: dg.MetadataValue.md(as_markdown(path / f"{name}.webp"))
-            for name in ("dropped_pictures", "flagged_pictures")
+            for name in ("near_duplicates", "dropped_pictures", "flagged_pictures")
             if (path / f"{name}.webp").is_file()
         },
     }

@@ -1,7 +1,7 @@
 """Small pictures for people: what is in a dataset, at a glance."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def write_contact_sheet(path: Path, pictures: Sequence[tuple[Image.Image, str]])
     for index, (picture, label) in enumerate(pictures):
         place = (MARGIN_PX + (index % columns) * width, MARGIN_PX + (index // columns) * height)
         _draw_cell(sheet, place, picture, label)
-    _save_small(sheet, path)
+    save_small(sheet, path)
 
 
 def _draw_cell(sheet: Image.Image, place: tuple[int, int], picture: Image.Image, label: str) -> None:
@@ -42,23 +42,12 @@ def _draw_cell(sheet: Image.Image, place: tuple[int, int], picture: Image.Image,
 
 def write_caption_lengths(path: Path, word_counts: Sequence[int]) -> None:
     """Write a histogram of caption lengths in words."""
-    figure, axes = _axes()
+    figure, axes = axes_of()
     longest = max(word_counts, default=1)
     axes.hist(word_counts, bins=range(min(word_counts, default=1), longest + 2), color=ACCENT, align="left")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="words per caption", ylabel="captions", title=f"Caption lengths (n = {len(word_counts):,})")
-    _save_figure(figure, path)
-
-
-def write_split_balance(path: Path, counts: Mapping[str, int]) -> None:
-    """Write a bar per split."""
-    figure, axes = _axes()
-    bars = axes.barh(list(counts), list(counts.values()), color=ACCENT)
-    axes.bar_label(bars, fmt="{:,.0f}", padding=2)
-    axes.invert_yaxis()
-    axes.margins(x=0.15)
-    axes.set(xlabel="pictures", title=f"Splits (n = {sum(counts.values()):,})")
-    _save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def as_markdown(path: Path) -> str:
@@ -67,7 +56,7 @@ def as_markdown(path: Path) -> str:
     return f"![{path.stem}](data:image/{path.suffix.removeprefix('.')};base64,{data})"
 
 
-def _save_small(sheet: Image.Image, path: Path) -> None:
+def save_small(sheet: Image.Image, path: Path) -> None:
     """Lower the quality until the file is small enough, and in the end the size."""
     for quality in (85, 75, 60, 40, 20):
         sheet.save(path, "WEBP", quality=quality, method=6)
@@ -76,14 +65,16 @@ def _save_small(sheet: Image.Image, path: Path) -> None:
     sheet.reduce(2).save(path, "WEBP", quality=20, method=6)
 
 
-def _axes() -> tuple[Any, Any]:
+def axes_of(height_inches: float = 2.6) -> tuple[Any, Any]:
+    """A figure and its axes in the style of all plots here."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no window
 
-    figure = Figure(figsize=(5.2, 2.6), dpi=90, layout="constrained")
+    figure = Figure(figsize=(5.2, height_inches), dpi=90, layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _save_figure(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """As PNG, the same bytes for the same figure."""
     figure.savefig(path, format="png", metadata={"Software": None})

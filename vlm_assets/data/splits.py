@@ -11,7 +11,8 @@ import numpy as np
 from vlm_assets.data.dedup import Links, Signature, Thresholds, near_duplicates
 from vlm_assets.data.edge_hashes import Positions
 from vlm_assets.data.findings import Findings
-from vlm_assets.data.previews import write_caption_lengths, write_split_balance
+from vlm_assets.data.near_duplicate_gallery import write_near_duplicates
+from vlm_assets.data.previews import write_caption_lengths
 from vlm_assets.data.quality import Fault, QualityLimits
 from vlm_assets.data.screening import Screened, screen
 from vlm_assets.data.settling import PairsAmong, settle
@@ -25,6 +26,7 @@ from vlm_assets.data.split import (
     split_counts,
     unit_hash,
 )
+from vlm_assets.data.split_balance import write_split_balance
 from vlm_assets.data.tables import (
     DROPPED,
     FLAGGED,
@@ -75,7 +77,8 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
     screened.flagged.write_sheet(raw, directory / "flagged_pictures.webp")
     write_rows(directory / "near_duplicates.parquet", NEAR_DUPLICATES, _pair_rows(rows, pairs))
     write_json(directory / "summary.json", _summary(raw, kept, counts, screened, pairs, plan))
-    write_split_balance(directory / "split_balance.png", counts)
+    write_near_duplicates(directory / "near_duplicates.webp", rows, raw, pairs, settings.thresholds)
+    write_split_balance(directory / "split_balance.png", kept, counts, plan)
     write_caption_lengths(
         directory / "caption_lengths.png", [len(caption.split()) for row in kept for caption in row["captions"]]
     )
@@ -128,7 +131,6 @@ def _summary(
     pairs: Links,
     plan: SplitPlan,
 ) -> dict[str, Any]:
-    leaked, tests = leaks_of_naive_split([row["cluster"] for row in kept], [row["copies"] for row in kept], plan)
     raw_summary = read_json(raw / "summary.json")
     return {
         "pictures": len(kept),
@@ -141,7 +143,7 @@ def _summary(
         "signals": signal_ranges(kept),
         "near_duplicate_pairs": len(pairs),
         "clusters": len({row["cluster"] for row in kept}),
-        "naive_split": {"leaked_test_rows": leaked, "test_rows": tests},
+        "naive_split": leaks_of_naive_split([row["cluster"] for row in kept], [row["copies"] for row in kept], plan),
         "held_out_values": held_out_values(kept, plan),
         "attribution": raw_summary.get("attribution", {}),
     }

@@ -9,7 +9,6 @@ from vlm_assets.data.previews import (
     as_markdown,
     write_caption_lengths,
     write_contact_sheet,
-    write_split_balance,
 )
 
 
@@ -28,7 +27,5 @@ def test_an_empty_sheet_is_a_picture_too(tmp_path: Path):
 @pytest.mark.parametrize("counts", [[3, 4, 4, 9], [1], []])
 def test_plots_draw(tmp_path: Path, counts: list[int]):
     write_caption_lengths(tmp_path / "lengths.png", counts)
-    write_split_balance(tmp_path / "balance.png", {f"split {n}": n for n in counts})
-    for name in ("lengths.png", "balance.png"):
-        assert (tmp_path / name).stat().st_size <= MAX_PICTURE_BYTES
-        assert as_markdown(tmp_path / name).startswith(f"![{name[:-4]}](data:image/png;base64,iVBOR")
+    assert (tmp_path / "lengths.png").stat().st_size <= MAX_PICTURE_BYTES
+    assert as_markdown(tmp_path / "lengths.png").startswith("![lengths](data:image/png;base64,iVBOR")

@@ -112,10 +112,14 @@ def test_a_split_without_a_share_stays_empty():
 
 
 def test_the_naive_split_leaks_where_there_are_copies():
-    leaked, tests = leaks_of_naive_split([f"{number}" for number in range(500)], [1] * 500, SplitPlan())
-    assert leaked == 0 and tests == pytest.approx(75, abs=30)
-    leaked, tests = leaks_of_naive_split([f"{number}" for number in range(500)], [2] * 500, SplitPlan())
-    assert leaked / tests == pytest.approx(0.75, abs=0.1)
+    none = leaks_of_naive_split([f"{number}" for number in range(500)], [1] * 500, SplitPlan())
+    assert none["leaked_test_rows"] == none["deviation"] == 0
+    assert none["test_rows"] == pytest.approx(75, abs=10)
+    twice = leaks_of_naive_split([f"{number}" for number in range(500)], [2] * 500, SplitPlan())
+    assert (twice["rows"], twice["seeds"]) == (1000, 20)
+    assert twice["leaked_test_rows"] / twice["test_rows"] == pytest.approx(0.75, abs=0.03), "the other one trains"
+    near = leaks_of_naive_split([f"{number // 4}" for number in range(1000)], [1] * 1000, SplitPlan())
+    assert near["leaked_test_rows"] / near["test_rows"] == pytest.approx(1 - 0.25**3, abs=0.03), "one of the three does"
 
 
 @pytest.mark.parametrize(
