@@ -4,9 +4,9 @@
     python -m tests.benchmarks.bench_dedup_quality --pictures 400 --json quality.json
 
 The pictures are halved by a hash of their name. On one half the thresholds are chosen: those with the best recall of
-the kind of copy that is found least, among those that keep all OpenMoji drawings of roles apart. On the other half they are
-measured. "strangers joined" counts photographs that were joined with one that shows something else; pairs that show
-the same thing, seen by looking at the closest hundred, are named below and are no errors.
+the kind of copy that is found least, among those that keep all OpenMoji drawings of roles apart. On the other half they
+are measured. "strangers joined" counts photographs that were joined with one that shows something else; pairs that show
+the same thing, seen by looking at the closest ones, are named below and are no errors.
 """
 
 import argparse
