@@ -19,6 +19,7 @@ from vlm_serving.errors import BundleError
 from vlm_serving.images import decode_picture
 from vlm_serving.model import load_model
 from vlm_serving.preprocessing import model_pixels
+from vlm_serving.words import Word, caption_words, visible_pieces
 
 SPLIT_WORDS = re.compile(r"(?<=\w) (-) (?=\w)|(?<=\w) (') (?=s\b)")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,12 +41,14 @@ DEFAULT_OPTIONS = GenerationOptions()
 
 @dataclass(frozen=True)
 class Caption:
-    """One caption. `confidence` is the geometric mean of its tokens' probabilities, 0..1."""
+    """One caption. `confidence` is the geometric mean of its tokens' probabilities, 0..1; the end is a token too."""
 
     text: str
     confidence: float
     token_count: int
     embedding: NDArray[np.float32]  # (D,) mean of the vision encoder's last states
+    words: tuple[Word, ...] = ()  # joined by spaces they are the text
+    token_ids: tuple[int, ...] = ()  # as generated: after start and prompt, with the end, without padding
 
 
 class Captioner:
@@ -68,7 +71,7 @@ class Captioner:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(bundle.path)
         loaded: Any = load_model(bundle.path) if model is None else model
         self.model: Any = loaded.to(device=self.device, dtype=PRECISIONS[self.precision]).eval()
-        self._prompt_ids: list[int] = self.tokenizer.encode(bundle.prompt, add_special_tokens=False)
+        self.prompt_ids: list[int] = self.tokenizer.encode(bundle.prompt, add_special_tokens=False)
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(bundle.contract.mean, device=self.device).view(shape)
         self._std = torch.tensor(bundle.contract.std, device=self.device).view(shape)
@@ -88,29 +91,33 @@ class Captioner:
     @torch.inference_mode()
     def caption_pixels(self, pixels: NDArray[np.uint8], options: GenerationOptions = DEFAULT_OPTIONS) -> list[Caption]:
         """Caption pictures already at the model's size: uint8 (B, 3, H, W), as `model_pixels` gives them."""
-        states = self._encode(torch.from_numpy(pixels))  # (B, T, D)
+        states = self.encode(torch.from_numpy(pixels))  # (B, T, D)
         tokens, logprobs = self._generate(states, options)  # (B, L), (B, L); logprob 0 where there is no token
         embeddings = states.float().mean(dim=1).cpu().numpy()  # (B, D)
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         counts = (logprobs != 0).sum(dim=1).clamp(min=1)
         confidences = (logprobs.sum(dim=1) / counts).exp()
-        return [
-            Caption(tidy(text), float(confidence), int(count), embedding)
-            for text, confidence, count, embedding in zip(texts, confidences, counts, embeddings, strict=True)
-        ]
+        rows = zip(texts, confidences, counts, embeddings, tokens.tolist(), logprobs.tolist(), strict=True)
+        captions: list[Caption] = []
+        for text, confidence, count, embedding, token_ids, each in rows:
+            n, shown = int(count), tidy(text)
+            words = caption_words(shown, visible_pieces(self.tokenizer, token_ids[:n]), each[:n])
+            captions.append(Caption(shown, float(confidence), n, embedding, words, tuple(token_ids[:n])))
+        return captions
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, H, W) -> the model's input, (B, 3, H, W) in the model's precision."""
         scaled = pixels.to(self.device).float().div_(255).sub_(self._mean).div_(self._std)
         return scaled.to(self.model.dtype)
 
-    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, 3, H, W) -> what the decoder reads: (B, T, D), the class token first, then patches by rows."""
         return self.model.vision_model(pixel_values=self.normalise(pixels)).last_hidden_state
 
     def _generate(self, states: torch.Tensor, options: GenerationOptions) -> tuple[torch.Tensor, torch.Tensor]:
         contract = self.bundle.contract
         batch = states.shape[0]
-        start = torch.tensor([[contract.bos_token_id, *self._prompt_ids]] * batch, device=self.device)  # (B, 1 + P)
+        start = torch.tensor([[contract.bos_token_id, *self.prompt_ids]] * batch, device=self.device)  # (B, 1 + P)
         output: Any = self.model.text_decoder.generate(
             input_ids=start,
             encoder_hidden_states=states,
