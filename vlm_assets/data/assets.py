@@ -1,6 +1,7 @@
 """The data stage: raw_dataset -> validated_splits -> tokenized_shards."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import dagster as dg
 
@@ -36,8 +37,8 @@ def raw_dataset(context: dg.AssetExecutionContext, config: RawDatasetConfig, sto
         built, tracked = restore(opened, config.source, "raw_dataset", RAW_CODE_VERSION, context.log.info)
         return _raw_result(built, tracked)
     source = config.source.open()
-    inputs = {"source": source.fingerprint(context.log.info)}
-    recipe = Recipe("raw_dataset", RAW_CODE_VERSION, config.model_dump(), inputs=inputs)
+    inputs = {"source": source.fingerprint(context.log.info), **asdict(source.attribution)}
+    recipe = Recipe("raw_dataset", RAW_CODE_VERSION, config.content(), inputs=inputs)
 
     def write(draft: Draft) -> None:
         draft.counts |= import_source(

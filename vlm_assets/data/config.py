@@ -35,6 +35,9 @@ AnySourceConfig = (
 )
 
 
+PLACES = ("path", "pictures")
+
+
 class RawDatasetConfig(dg.Config):
     """Where pictures and captions come from."""
 
@@ -44,6 +47,14 @@ class RawDatasetConfig(dg.Config):
     max_bad_fraction: float = Field(
         default=0.05, ge=0, le=1, description="share of the source's rows that may be unusable before the import fails"
     )
+
+    def content(self) -> dict[str, Any]:
+        """What decides the snapshot beside the source's own content: the settings, less the places where it lies.
+
+        The same folder moved, mounted elsewhere or on another machine is the same data set.
+        """
+        settings = self.model_dump()
+        return {**settings, "source": {key: settings["source"][key] for key in settings["source"] if key not in PLACES}}
 
 
 class HoldoutConfig(dg.Config):

@@ -77,9 +77,9 @@ def raw_suites() -> list[ExpectationSuite]:
         warning(gxe.ExpectColumnValuesToBeBetween, "copies of a picture are prescribed to one split",
             "Copies with two prescribed splits went to the one that trains less: mend the source.",
             column="prescribed_split_conflicts", max_value=0),
-        warning(gxe.ExpectColumnValuesToMatchRegex, "it is said who made the data and what its licence is",
+        warning(gxe.ExpectColumnValuesToMatchRegex, "it is said whose data it is",
             "Give the source an attribution: models that learnt from it must name it.",
-            column="licence", regex=r"\S"),
+            column="attribution", regex=r"\S"),
     )  # fmt: skip
     return [pictures, captions, source]
 
@@ -100,7 +100,7 @@ def _source(directory: Path) -> pd.DataFrame:
     summary = read_json(directory / "summary.json")
     row = {
         "title": summary["attribution"]["title"],
-        "licence": summary["attribution"]["text"],
+        "attribution": summary["attribution"]["text"],
         "quarantined_share": summary["quarantined"] / max(summary["source_rows"], 1),
         "prescribed_split_conflicts": summary["prescribed_split_conflicts"],
     }

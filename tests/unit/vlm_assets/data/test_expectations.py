@@ -97,7 +97,7 @@ RAW: Faults = {
     "source": {
         "nearly all rows of the source could be used": summary_with(quarantined=3),
         "copies of a picture are prescribed to one split": summary_with(prescribed_split_conflicts=1),
-        "it is said who made the data and what its licence is": summary_with(attribution={**ATTRIBUTION, "text": ""}),
+        "it is said whose data it is": summary_with(attribution={**ATTRIBUTION, "text": ""}),
     },
 }
 SPLITS: Faults = {
