@@ -159,10 +159,10 @@ class Registry:
         return url
 
     def _remote(self) -> str:
-        """URL of the default remote, or an empty string."""
-        lines = run_dvc(self.dvc, self.root, "remote", "list").splitlines()
-        default = [line.removesuffix("(default)") for line in lines if line.endswith("(default)")]
-        return without_credentials(default[0].split(maxsplit=1)[1].strip()) if default else ""
+        """URL of the default remote, or an empty string. (`dvc remote list` breaks long lines.)"""
+        lines = run_dvc(self.dvc, self.root, "config", "--list").splitlines()
+        settings: dict[str, str] = {name: value for name, _, value in (line.partition("=") for line in lines)}
+        return without_credentials(settings.get(f"remote.{settings.get('core.remote')}.url", ""))
 
     def _commit(self, name: str, message: str) -> str:
         """Commit the pointer if it changed; returns the commit that holds it."""
