@@ -7,57 +7,19 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from tests.tiny import tiny_bundle
+from tests.unit.vlm_assets.release.place import REASON, Place
 from vlm_assets.cli.main import main
-from vlm_assets.contracts import ArtifactRef, Recipe
-from vlm_assets.errors import ConfigError, GateError, StoreError
+from vlm_assets.contracts import ArtifactRef
+from vlm_assets.errors import ConfigError, DeployError, GateError, StoreError
 from vlm_assets.release.assets import check_not_rolled_back
 from vlm_assets.release.deploy import ServeResource
 from vlm_assets.release.jobs import promote, rollback
 from vlm_assets.release.ledger import Ledger
-from vlm_assets.release.promotion import force_promotion, roll_back
+from vlm_assets.release.promotion import force_promotion
 from vlm_assets.release.show import ledger_table
 from vlm_assets.resources import StoreResource, TrackerResource
 from vlm_assets.store import Store
-from vlm_assets.training.tracking import prepare_experiment, register_version
-
-REASON = "the demo is tomorrow"
-
-
-class Place:
-    """A store with three registered models, none of them released yet."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.store = Store(root / "store")
-        self.uri = f"sqlite:///{root / 'mlflow.db'}"
-        prepare_experiment(self.uri, "captioner")
-        self.models = [self._model(seed) for seed in range(3)]
-        self.bundles = [self.seal(model)["version"] for model in self.models]
-
-    def _model(self, seed: int) -> ArtifactRef:
-        recipe = Recipe("finetuned_model", "1", {"seed": seed})
-        ref = self.store.build(recipe, lambda draft: tiny_bundle(draft.path / "bundle", seed=seed)).ref
-        register_version(self.uri, ref, self.store.directory(ref) / "bundle", self.seal(ref)["version"], None)
-        return ref
-
-    def seal(self, ref: ArtifactRef) -> dict[str, str]:
-        return json.loads((self.store.directory(ref) / "bundle" / "bundle.json").read_text())
-
-    def history(self) -> list[tuple[str, str, str]]:
-        return [(one.action, one.previous_bundle_version, one.bundle_version) for one in Ledger(self.store).entries()]
-
-    def alias(self) -> str:
-        import mlflow
-
-        mlflow.set_tracking_uri(self.uri)
-        return mlflow.MlflowClient().get_model_version_by_alias("captioner", "champion").tags["bundle_version"]
-
-    def promote(self, number: int, reason: str = REASON):
-        return force_promotion(self.store, self.uri, self.bundles[number], reason, "run")
-
-    def roll_back(self, version: str = "", reason: str = REASON):
-        return roll_back(self.store, self.uri, version, reason, "run")
+from vlm_assets.training.tracking import prepare_experiment
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +205,30 @@ def test_the_commands_change_the_champion_list_the_ledger_and_refuse_in_one_line
     refusal = capsys.readouterr().err.splitlines()[-1]
     assert refusal.startswith(f"error: promote failed: Bundle {a} is the champion already (ledger entry 3")
     assert place.alias() == a
+
+
+class StandingServe(ServeResource):
+    """Answers as a Ray Serve that takes every bundle, or none."""
+
+    broken: bool = False
+
+    def deploy(self, bundle, version, log):
+        if self.broken:
+            raise DeployError("nobody is there.")
+        log(f"swapped to {version}")
+
+
+def run_promote(place: Place, number: int, serve: ServeResource, instance: dg.DagsterInstance, **options):
+    resources = {
+        "store": StoreResource(root=place.store.uri), "tracker": TrackerResource(uri=place.uri), "serve": serve,
+    }  # fmt: skip
+    config = {"ops": {"promote_version": {"config": {"version": place.bundles[number], "reason": REASON}}}}
+    return promote.execute_in_process(run_config=config, resources=resources, instance=instance, **options)
+
+
+def test_a_serve_that_fails_makes_the_run_red_and_the_ledger_stands(place: Place) -> None:
+    with dg.instance_for_test() as instance:
+        assert run_promote(place, 0, StandingServe(address="http://ray"), instance).success
+        with pytest.raises(DeployError, match=r"names bundle \w+ now, but it is not served: nobody.*vlm_assets deploy"):
+            run_promote(place, 1, StandingServe(address="http://ray", broken=True), instance)
+    assert place.alias() == place.bundles[1]
