@@ -197,7 +197,7 @@ def our_build(splits: Path, raw: Path, bundle: Path, out: Path, encoding: Any, w
 
 def bench_workers(path: Path, quick: bool) -> list[Figure]:
     """Wall time of two processes beside one, start included."""
-    pictures = [small(500)[number % 500] for number in range(1500 if quick else 6000)]
+    pictures = small(1500 if quick else 6000)
     raw, splits = write_inputs(path, pictures, [CAPTION] * len(pictures), 32 * 1024 * 1024)
     bundle = tiny_bundle(path / "bundle", image_size_px=SIDE_PX)
     seconds: dict[int, float] = {}
@@ -258,7 +258,7 @@ def build_watched(splits: Path, raw: Path, bundle: Path, out: Path) -> float:
 def bench_reader(path: Path, quick: bool) -> list[Figure]:
     """Pictures by CPU second out of the reader, shuffled, from the page cache; and the bound set by decoding alone."""
     count = 600 if quick else 2000
-    pictures = [small(300)[number % 300] for number in range(count)]
+    pictures = small(count)
     raw, splits = write_inputs(path, pictures, [CAPTION] * count, 32 * 1024 * 1024)
     bundle = tiny_bundle(path / "bundle", image_size_px=SIDE_PX)
     figures: list[Figure] = []
