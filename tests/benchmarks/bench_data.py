@@ -215,7 +215,7 @@ def bench_workers(path: Path, quick: bool) -> list[Figure]:
 
 def bench_memory(path: Path, quick: bool) -> list[Figure]:
     """Peak memory of parent and workers together, for one and for ten times as many pictures."""
-    few, many = (1000, 10_000) if quick else (5000, 50_000)
+    few, many = (2000, 20_000) if quick else (5000, 50_000)
     some = small(200)
     peaks: dict[int, float] = {}
     for count in (few, many):

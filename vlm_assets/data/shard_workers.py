@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -43,7 +45,8 @@ def run_in_processes(job: ShardJob, tasks: Iterable[ShardTask], workers: int, pr
     try:
         while True:
             # few tasks in flight: each carries the captions of its pictures
-            running |= {pool.submit(_make, task) for task in islice(waiting, workers + 1 - len(running))}
+            with _caller_hidden():
+                running |= {pool.submit(_make, task) for task in islice(waiting, workers + 1 - len(running))}
             if not running:
                 return
             finished, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
@@ -60,6 +63,18 @@ def run_in_processes(job: ShardJob, tasks: Iterable[ShardTask], workers: int, pr
     finally:
         stop.value = 1
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _caller_hidden() -> Iterator[None]:
+    """Workers need this package and not the caller's program, which `spawn` would import again in each: seconds."""
+    main = sys.modules["__main__"].__dict__
+    hidden = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(hidden)
 
 
 class _Stopped(Exception):
