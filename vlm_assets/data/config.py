@@ -123,6 +123,12 @@ class SplitConfig(dg.Config):
     test_fraction: float = Field(
         default=0.15, ge=0, lt=1, description="share of clusters for the report; the three add up to 1"
     )
+    val_of_given_train: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the source's own training rows that validate: for sources that give train and test only",
+    )
     holdouts: list[HoldoutConfig] = Field(
         default=[
             UNSEEN_ROLE,
@@ -172,7 +178,14 @@ class SplitConfig(dg.Config):
                 tuple(self.drop_flagged),
             ),
             Thresholds(self.near_duplicate_mean_levels, self.near_duplicate_cell_levels),
-            SplitPlan(self.train_fraction, self.val_fraction, self.test_fraction, holdouts, self.seed),
+            SplitPlan(
+                self.train_fraction,
+                self.val_fraction,
+                self.test_fraction,
+                holdouts,
+                self.seed,
+                self.val_of_given_train,
+            ),
         )
 
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from vlm_assets.data.dedup import Links
 from vlm_assets.data.edge_hashes import Positions
@@ -40,6 +38,9 @@ def settle(rows: Sequence[Candidate], links: Links, pairs_among: PairsAmong, pla
 
 
 def _components(count: int, first: Positions, second: Positions) -> Positions:
+    from scipy.sparse import coo_array  # 0.2 s that the code location need not spend
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 

@@ -11,7 +11,7 @@ prescribed split changes the old row itself, and may thereby move it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +47,7 @@ class SplitPlan:
     test_fraction: float = 0.15
     holdouts: tuple[Holdout, ...] = ()
     seed: int = 0
+    val_of_given_train: float = 0.0  # for sources that prescribe train and test but nothing to validate on
 
     def split_names(self) -> list[str]:
         """All splits that this plan makes, the ordinary ones first."""
@@ -88,7 +89,7 @@ def assign_splits(rows: Sequence[Candidate], plan: SplitPlan) -> Assignment:
         if row.group in group_members:
             kin.append(group_members[row.group])
         ties = {result.split[clusters.find(member)] for member in kin}
-        claim = row.split or held_out(row.slots, plan)
+        claim = given_split(row, ties, plan) or held_out(row.slots, plan)
         splits = ties | ({claim} if claim else set())
         if len(splits) > 1:
             result.dropped[position] = tuple(sorted(splits))
@@ -102,6 +103,15 @@ def assign_splits(rows: Sequence[Candidate], plan: SplitPlan) -> Assignment:
             group_members.setdefault(row.group, position)
     result.cluster = {position: rows[clusters.find(position)].image_id for position in result.split}
     return result
+
+
+def given_split(row: Candidate, ties: Collection[str], plan: SplitPlan) -> str:
+    """The split that the source prescribes, or "". Of its training rows a share validates, whole clusters at a time."""
+    if row.split != TRAIN or not plan.val_of_given_train:
+        return row.split
+    if ties:
+        return VAL if VAL in ties else TRAIN
+    return VAL if unit_hash(plan.seed, "val of train", row.group or row.image_id) < plan.val_of_given_train else TRAIN
 
 
 def check_plan(plan: SplitPlan) -> None:

@@ -17,6 +17,7 @@ from vlm_assets.data.quality import Fault, QualityLimits
 from vlm_assets.data.screening import Screened, screen
 from vlm_assets.data.settling import PairsAmong, settle
 from vlm_assets.data.split import (
+    VAL,
     Assignment,
     Candidate,
     SplitPlan,
@@ -69,7 +70,7 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
     assignment = settle(_candidates(rows), pairs, _pairs_among(signatures, settings.thresholds), plan)
     kept = _kept(rows, assignment, dropped)
     counts = dict(split_counts((row["split"] for row in kept), plan))
-    _check_counts(counts, plan)
+    _check_counts(counts, plan, given=all(row["split"] for row in rows))
     write_rows(directory / "rows.parquet", SPLIT_ROWS, kept)
     write_rows(directory / "dropped.parquet", DROPPED, dropped.rows)
     write_rows(directory / "flagged.parquet", FLAGGED, screened.flagged.rows)
@@ -114,8 +115,13 @@ def _pair_rows(rows: Sequence[Row], pairs: Links) -> list[dict[str, Any]]:
     ]
 
 
-def _check_counts(counts: Mapping[str, int], plan: SplitPlan) -> None:
+def _check_counts(counts: Mapping[str, int], plan: SplitPlan, given: bool) -> None:
     empty = [name for name, count in counts.items() if count == 0]
+    if empty == [VAL] and given:
+        raise ConfigError(
+            f"Split 'val' is empty: the source gives {_listed(counts)} and nothing to validate on. Set "
+            "val_of_given_train, such as 0.1, to let a share of its training pictures validate."
+        )
     if empty:
         raise ConfigError(
             f"Split '{empty[0]}' is empty: {sum(counts.values()):,} pictures fell into {_listed(counts)} with seed "

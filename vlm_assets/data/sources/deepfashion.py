@@ -50,10 +50,7 @@ class DeepFashionConfig(AnnotatedConfig):
         description="In-shop: the description's first sentence, or all its lines as one long caption",
     )
     given_splits: bool = Field(
-        default=True, description="In-shop: honour list_eval_partition.txt; its query and gallery are test"
-    )
-    val_fraction: float = Field(
-        default=0.1, ge=0, lt=1, description="In-shop: share of the given training items that become val: it has none"
+        default=True, description="In-shop: honour list_eval_partition.txt: query and gallery are test, val has none"
     )
 
     def open(self) -> Source:
@@ -70,7 +67,7 @@ class DeepFashionConfig(AnnotatedConfig):
             return [*multimodal_entries(name, where, document)]
         items = read_items(where, document, self.description)
         shown = read_partition(annotations, honoured=self.given_splits) or find_pictures(pictures)
-        return [*inshop_entries(name, items, shown, self.val_fraction)]
+        return [*inshop_entries(name, items, shown)]
 
 
 def multimodal_entries(name: str, where: str, captions: Pairs) -> Iterator[Annotation]:

@@ -16,7 +16,6 @@ from vlm_assets.data.sources.base import Slots
 from vlm_assets.data.sources.documents import address, listed, near, read_lines
 from vlm_assets.data.sources.listing import Listing
 from vlm_assets.data.sources.openmoji_names import says
-from vlm_assets.data.split import unit_hash
 from vlm_assets.errors import SourceError
 
 DESCRIPTIONS, PARTITION = "list_description_inshop.json", "list_eval_partition.txt"
@@ -51,10 +50,8 @@ class ItemPicture:
     status: str = ""
 
 
-def inshop_entries(
-    name: str, items: Mapping[str, Item], pictures: list[ItemPicture], val_fraction: float
-) -> Iterator[Annotation]:
-    """Entries of the pictures, then of the items of which there is none. `val_fraction` is that of training items."""
+def inshop_entries(name: str, items: Mapping[str, Item], pictures: list[ItemPicture]) -> Iterator[Annotation]:
+    """Entries of the pictures, then of the items of which there is none."""
     base = name.rpartition("/")[2]
     for picture in pictures:
         item = items.get(picture.item, Item())
@@ -63,7 +60,7 @@ def inshop_entries(
             picture.file,
             dict(item.captions),
             group=picture.item,
-            split=_split(picture, val_fraction),
+            split=STATUS.get(picture.status, ""),
             detail=item.fault,
             names=(picture.file, picture.file.removeprefix("img/")),
             reason="malformed_item" if item.fault else "",
@@ -143,10 +140,3 @@ def find_pictures(listing: Listing) -> list[ItemPicture]:
     names = [name for name in listing.matching(*PICTURES) if SEGMENTATION not in name]
     found = ((name, [part for part in name.split("/")[:-1] if ITEM_ID.fullmatch(part)]) for name in names)
     return [ItemPicture(name, items[-1]) for name, items in found if items]
-
-
-def _split(picture: ItemPicture, val_fraction: float) -> str:
-    """The split of the partition, which has no val: some of the training items are taken for it, by hash."""
-    if picture.status == "train" and unit_hash(0, "deepfashion", picture.item) < val_fraction:
-        return "val"
-    return STATUS.get(picture.status, "")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,3 +135,28 @@ def test_the_naive_split_leaks_where_there_are_copies():
 def test_impossible_plans_are_refused(plan: SplitPlan, message: str):
     with pytest.raises(ConfigError, match=message):
         assign_splits([], plan)
+
+
+@settings(deadline=None, max_examples=60)
+@given(candidates(), st.floats(0.05, 0.95))
+def test_a_share_of_the_given_train_validates_in_whole_clusters(rows: list[Candidate], share: float):
+    plan = replace(PLAN, val_of_given_train=share)
+    result = assign_splits(rows, plan)
+    for position, split in result.split.items():
+        if rows[position].split == "test":
+            assert split == "test"
+        if rows[position].split == "train":
+            assert split in ("train", "val")
+        for twin in rows[position].twins:
+            assert result.split.get(twin, split) == split
+
+
+def test_the_share_of_the_given_train_is_met():
+    rows = [Candidate(f"image{number}", split="train" if number % 4 else "test") for number in range(4000)]
+    counts = split_counts(assign_splits(rows, replace(PLAN, val_of_given_train=0.1)).split.values(), PLAN)
+    assert counts["test"] == 1000
+    assert 240 <= counts["val"] <= 360  # 3.7 standard deviations
+    again = assign_splits([*rows, Candidate("new", split="train")], replace(PLAN, val_of_given_train=0.1))
+    assert {p: s for p, s in again.split.items() if p < 4000} == assign_splits(
+        rows, replace(PLAN, val_of_given_train=0.1)
+    ).split

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from vlm_assets.errors import ConfigError, SourceError
 
 def split(path: Path, rows: list[SourceRow], settings: SplitSettings | None = None):
     raw, out = path / "raw", path / "splits"
-    raw.mkdir()
+    raw.mkdir(parents=True)
     out.mkdir()
     import_source(ListSource(rows), raw, max_bad_fraction=1, log=lambda _: None)
     counts = write_splits(raw, out, settings or SplitConfig().settings(), lambda _: None)
@@ -77,6 +78,15 @@ def test_held_out_values_get_their_own_split_and_are_named(tmp_path: Path):
 def test_holdouts_on_slots_that_nobody_declares_are_left_out(tmp_path: Path):
     counts, _, _ = split(tmp_path, plain_rows(60))
     assert set(counts) == {"train", "val", "test"}
+
+
+def test_a_source_without_val_is_told_how_to_get_one(tmp_path: Path):
+    rows = [replace(row, split="test" if n % 4 == 0 else "train") for n, row in enumerate(plain_rows(60))]
+    with pytest.raises(ConfigError, match=r"the source gives train 45, val 0, test 15 .* Set val_of_given_train"):
+        split(tmp_path / "none", rows)
+    counts, _, _ = split(tmp_path / "some", rows, SplitSettings(plan=SplitPlan(val_of_given_train=0.2)))
+    assert counts["test"] == 15
+    assert counts["val"] > 0
 
 
 def test_an_empty_split_is_refused(tmp_path: Path):
