@@ -20,12 +20,16 @@ from click.testing import CliRunner
 from dagster._cli import create_dagster_cli
 from PIL import Image
 
+from tests.tiny import tiny_bundle
 from tests.unit.vlm_assets.data.pictures import encoded
 from tests.unit.vlm_assets.data.sources import formats
 from tests.unit.vlm_assets.data.sources.formats import Pair
+from vlm_assets.contracts import Recipe
 from vlm_assets.data.sources.openmoji import OpenMojiSource
 from vlm_assets.data.tables import read_rows
 from vlm_assets.presets import PRESETS
+from vlm_assets.resources import write_ref
+from vlm_assets.store import Store
 
 pytestmark = pytest.mark.integration
 
@@ -33,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "data.md").read_text()
 COMMANDS = dict(re.findall(r"^<!-- run: (\w+) -->\n```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 PICTURES = 60
+ASSETS = ("raw_dataset", "validated_splits", "tokenized_shards")
 Row = dict[str, Any]
 Metadata = dict[str, Any]
 Runner = Callable[[str, Path], dict[str, Metadata]]
@@ -131,6 +136,9 @@ def run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     monkeypatch.setenv("VLM_STORE", str(tmp_path / "store"))
+    store = Store(tmp_path / "store")  # with a small base model: the default one takes minutes to pretrain
+    base = store.build(Recipe("base_model", "1"), lambda draft: tiny_bundle(draft.path / "bundle"))
+    write_ref(store.backend, dg.AssetKey("base_model"), "last", base.ref)
 
     def run_commands(kind: str, folder: Path) -> dict[str, Metadata]:
         for line in COMMANDS[kind].splitlines():
@@ -145,7 +153,7 @@ def run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
                 if done.exit_code != 0:
                     raise CommandFailedError(done.output)
         with dg.DagsterInstance.get() as instance:
-            return {asset: metadata_of(instance, asset) for asset in ("raw_dataset", "validated_splits")}
+            return {asset: metadata_of(instance, asset) for asset in ASSETS}
 
     return run_commands
 
@@ -166,6 +174,9 @@ def test_a_format_by_the_command_of_the_page(name: str, items: list[Pair], tmp_p
     rows = read_rows(Path(splits["dagster/uri"]) / "rows.parquet")
     assert Counter(row["split"] for row in rows) == +Counter(split_counts)
     assert is_whole(rows, case.pictures_per_group)
+    shards = metadata["tokenized_shards"]
+    assert counts_in(shards["splits"], "split") == +Counter(split_counts)
+    assert shards["word_pieces"] > 0
     for split, count in case.given_splits.items():
         dropped = PICTURES - len(rows)  # near duplicates that a given split would tear
         assert count - dropped <= split_counts[split] <= count
@@ -218,7 +229,8 @@ def test_a_spoilt_source_ends_with_one_clear_sentence_and_leaves_nothing(
     message = spoil(folder)
     with pytest.raises(CommandFailedError, match=rf"vlm_assets\.errors\.SourceError: .*{message}"):
         run(kind, folder)
-    assert not list((tmp_path / "store").rglob("manifest.json"))
+    made = {file.parent.parent.name for file in (tmp_path / "store").rglob("manifest.json")}
+    assert made == {"base_model"}
 
 
 def test_the_page_has_a_command_for_every_kind_with_a_preset():
