@@ -10,7 +10,7 @@ import dagster as dg
 
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.evaluation.config import EvalConfig
-from vlm_assets.evaluation.display import HEADLINE, shown
+from vlm_assets.evaluation.display import CIDER, HEADLINE, short_protocol, shown
 from vlm_assets.release.gate import Verdict, check_results, check_specs, judge
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.resources import StoreResource, TrackerResource
@@ -19,7 +19,7 @@ from vlm_assets.store import Store
 if TYPE_CHECKING:
     from vlm_assets.evaluation.originals import Originals
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 VERDICT = "verdict.json"
 
 
@@ -58,7 +58,13 @@ def eval_report(
         models = Models(opened.directory(finetuned_model), opened.directory(base_model), champion, originals)
         with tracker.run(context, "eval_report") as run:
             scores = write_evaluation(
-                path, opened.directory(tokenized_shards), models, config, lineage, context.log.info
+                path,
+                opened.directory(tokenized_shards),
+                models,
+                config,
+                lineage,
+                context.log.info,
+                splits_of(opened, tokenized_shards),
             )
             (path / VERDICT).write_text(json.dumps(judge(scores, config.gate).to_json(), indent=1) + "\n")
             run.log_metrics(flat_scores(scores))
@@ -83,6 +89,13 @@ def champion_to_beat(entries: Sequence[LedgerEntry], candidate: ArtifactRef) -> 
     """
     others = [entry.artifact for entry in entries if entry.artifact.version != candidate.version]
     return others[-1] if others else None
+
+
+def splits_of(store: Store, shards: ArtifactRef) -> Path | None:
+    """The directory of the splits behind the shards; None for shards that came from elsewhere, without theirs."""
+    if "validated_splits" not in store.manifest(shards)["recipe"]["parents"]:
+        return None
+    return store.directory(store.parent(shards, "validated_splits"))
 
 
 def originals_of(store: Store, shards: ArtifactRef) -> "Originals | None":
@@ -113,7 +126,7 @@ def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
 
 
 def score_table(scores: Mapping[str, Any]) -> list[dg.TableRecord]:
-    """One record per system and split: n, and each main metric with its interval."""
+    """One record per system and split: n, digest of pictures and references, each main metric with its interval."""
     headline = scores["systems"]["candidate"]["splits"][scores["headline_split"]]["metrics"]
     records: list[dg.TableRecord] = []
     for measured in scores["systems"].values():
@@ -123,9 +136,8 @@ def score_table(scores: Mapping[str, Any]) -> list[dg.TableRecord]:
                 for metric in shown(HEADLINE, headline)
                 for estimate in [result["metrics"].get(metric.key)]
             }
-            records.append(
-                dg.TableRecord({"captioner": measured["label"], "pictures": split, "n": result["n"], **cells})
-            )
+            which = {"pictures": split, "n": result["n"], "split": scores["splits"][split]["sha256"][:12]}
+            records.append(dg.TableRecord({"captioner": measured["label"], **which, **cells}))
     return records
 
 
@@ -141,6 +153,8 @@ def report_metadata(path: Path) -> dict[str, Any]:
         "report": dg.MetadataValue.path(str(path / "report.html")),
         "base": scores["base"]["description"],
         "pictures": candidate["n"],
+        "protocol": short_protocol(scores["protocol"]),
+        **leak_metadata(scores),
         **(
             {"notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in candidate["notes"]))}
             if candidate["notes"]
@@ -148,6 +162,22 @@ def report_metadata(path: Path) -> dict[str, Any]:
         ),
         **key_scores,
     }
+
+
+def leak_metadata(scores: Mapping[str, Any]) -> dict[str, str]:
+    """What a naive split would have leaked and what that is worth, if the splits behind the shards are known."""
+    if "leaks" not in scores:
+        return {}
+    leaks = scores["leaks"]
+    naive, gain = leaks["naive_split"], leaks["inflation"]
+    rows = f"a naive split leaks {naive['leaked_test_rows']:,.0f} of {naive['test_rows']:,.0f} test rows"
+    worth = (
+        f"to a copier worth CIDEr {CIDER.text(gain['value'], signed=True)} ({CIDER.interval(gain, signed=True)}) "
+        f"on the {leaks['rows']:,} rows of the test pictures"
+        if gain
+        else "none of the test pictures' own"
+    )
+    return {"leak_inflation": f"{rows}, {worth}"}
 
 
 def _picture(path: Path) -> dg.MetadataValue[Any]:

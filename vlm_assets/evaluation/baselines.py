@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlm_assets.evaluation.pictures import count_rows, picture_batches
-from vlm_assets.evaluation.predict import CaptionTable
+from vlm_assets.evaluation.predict import ONLY_OF_MODELS, CaptionTable
 from vlm_assets.progress import Progress
 
 THUMBNAIL_PX = 32
@@ -75,7 +75,7 @@ def nearest_training_pictures(
 
     The training pictures are read once, whatever the number of splits.
     """
-    queries = {name: np.concatenate(list(_thumbnail_blocks(files, limit))) for name, files in splits.items()}
+    queries = {name: thumbnails_of(files, limit) for name, files in splits.items()}
     progress = Progress("nearest training picture", count_rows(train_files), log)
 
     def blocks() -> Iterator[NDArray[np.float32]]:
@@ -91,15 +91,17 @@ def nearest_training_pictures(
 
 
 def with_captions(table: CaptionTable, captions: Sequence[str]) -> CaptionTable:
-    """`table` (predict.CAPTION_SCHEMA) with other captions; confidence and token count become null."""
-    replaced = {
-        "caption": pa.array(captions, pa.string()),
-        "confidence": pa.nulls(len(captions), pa.float64()),
-        "token_count": pa.nulls(len(captions), pa.int32()),
-    }
+    """`table` (predict.CAPTION_SCHEMA) with other captions; what only a model has (confidence, …) becomes null."""
+    replaced = {"caption": pa.array(captions, pa.string())}
+    replaced |= {name: pa.nulls(len(captions), table.schema.field(name).type) for name in ONLY_OF_MODELS}
     for name, column in replaced.items():
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
     return table
+
+
+def thumbnails_of(files: Sequence[Path], limit: int = 0) -> NDArray[np.float32]:
+    """The thumbnails of the pictures in `files` (the first `limit`, 0: all), in order: (N, 3072)."""
+    return np.concatenate(list(_thumbnail_blocks(files, limit)))
 
 
 def _thumbnail_blocks(files: Sequence[Path], limit: int = 0) -> Iterator[NDArray[np.float32]]:

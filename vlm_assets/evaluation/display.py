@@ -91,3 +91,9 @@ def axis_end(metric: Metric, estimates: Iterable[Mapping[str, Any]]) -> float:
         if top <= end:
             return float(end)
     return float(math.ceil(top))
+
+
+def short_protocol(protocol: Mapping[str, Any]) -> str:
+    """How the captions and intervals came about, in the few words that fit beside every table."""
+    decoding = "greedy" if protocol["num_beams"] == 1 else f"{protocol['num_beams']} beams"
+    return f"{decoding}, at most {protocol['max_new_tokens']} tokens · 95 %: {protocol['resamples']:,} resamples"

@@ -18,16 +18,35 @@ INK, GREY, GREEN, PAPER, LINE = "#1d2430", "#667085", "#067647", "#ffffff", "#e4
 
 
 @dataclass(frozen=True)
+class CardWord:
+    """A word of a caption: how sure it was, 0..1, and how much the model looked at each patch, uint8 (G, G)."""
+
+    text: str
+    probability: float
+    looked: NDArray[np.uint8]
+
+    @property
+    def grid(self) -> str:
+        """`looked` in base64, by rows."""
+        return base64.b64encode(self.looked.tobytes()).decode()
+
+
+@dataclass(frozen=True)
 class Card:
     """A picture with what was said of it. `exact`: the caption is one of the references, word for word."""
 
     image_id: str
     picture: bytes
-    caption: str
+    words: tuple[CardWord, ...]
     references: tuple[str, ...]
     confidence: float
     score: float
     exact: bool
+
+    @property
+    def caption(self) -> str:
+        """All words."""
+        return " ".join(word.text for word in self.words)
 
     @property
     def data_uri(self) -> str:

@@ -22,7 +22,8 @@ def write_score_plot(scores: Mapping[str, Any], path: Path, split: str = "test")
     for metric, ax in zip(metrics, axes, strict=True):
         _panel(ax, metric, systems, split)
     n = systems["candidate"]["splits"][split]["n"]
-    figure.suptitle(f"{split}: {n} pictures, 95 % intervals", x=0.01, ha="left", fontsize=10, color=SOFT)
+    which = f"{split}, split {scores['splits'][split]['sha256'][:12]}"
+    figure.suptitle(f"{which}: {n:,} pictures, 95 % intervals", x=0.01, ha="left", fontsize=10, color=SOFT)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")
     path.write_bytes(buffer.getvalue())

@@ -23,12 +23,15 @@ CAPTION_SCHEMA = pa.schema(
         ("image_id", pa.string()),
         ("caption", pa.string()),
         ("confidence", pa.float64()),  # null where the system has none (baselines)
-        ("token_count", pa.int32()),  # likewise
+        ("token_count", pa.int32()),  # likewise, as are these two
+        ("word_probabilities", pa.list_(pa.float64())),  # one per word of the caption (split at blanks), 0..1
+        ("token_ids", pa.list_(pa.int32())),  # as generated, with the end
         ("references", pa.list_(pa.string())),
         ("slots", pa.string()),
         ("brightness", pa.float64()),  # mean of the picture's channels, 0..1
     ]
 )
+ONLY_OF_MODELS = ("confidence", "token_count", "word_probabilities", "token_ids")
 
 
 class PixelCaptioner(Protocol):
@@ -83,6 +86,8 @@ def _table(batch: PictureBatch, captions: Sequence[Caption]) -> CaptionTable:
         "caption": [caption.text for caption in captions],
         "confidence": [caption.confidence for caption in captions],
         "token_count": [caption.token_count for caption in captions],
+        "word_probabilities": [[word.probability for word in caption.words] for caption in captions],
+        "token_ids": [caption.token_ids for caption in captions],
         "references": batch.captions,
         "slots": batch.slots,
         "brightness": brightness(batch.pixels),

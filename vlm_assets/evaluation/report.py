@@ -1,4 +1,4 @@
-"""scores.json and a few pictures -> one HTML page that can be mailed: no script, nothing loaded from elsewhere."""
+"""scores.json and a few pictures -> one HTML page that can be mailed: nothing is loaded from elsewhere."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from vlm_assets.evaluation.display import CIDER, EXACT, HEADLINE, METRICS, Metric, axis_end, shown, slot_metrics
+from vlm_assets.evaluation.display import (
+    CIDER,
+    EXACT,
+    HEADLINE,
+    METRICS,
+    Metric,
+    axis_end,
+    short_protocol,
+    shown,
+    slot_metrics,
+)
 from vlm_assets.evaluation.gallery import Card
+from vlm_assets.evaluation.report_leaks import leaks_shown
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 HEADLINE_SPLIT = "test"
@@ -23,6 +34,9 @@ PARTS = {
     "worst": ("Worst", "The lowest scores of the split."),
     "best": ("Best", "The highest scores of the split."),
 }
+FEW_PICTURES = 30  # slices of fewer are marked
+SURE, EVEN = 0.8, 0.5  # words below the one are underlined, below the other their probability is written too
+TINT_PERCENT = 55  # of a word with probability 0
 LOOPING_PERCENT, MOST_FREQUENT_PERCENT = 1, 20  # above these the verdict says so
 
 
@@ -98,7 +112,8 @@ def render_report(scores: Mapping[str, Any], gallery: Mapping[str, Sequence[Card
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.globals["clamp"] = _clamp  # pyright: ignore[reportArgumentType]
+    helpers: dict[str, Any] = {"clamp": _clamp, "mark": mark, "tint": tint}
+    environment.globals.update(helpers)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(view(scores, gallery))
 
@@ -131,6 +146,11 @@ def view(scores: Mapping[str, Any], gallery: Mapping[str, Sequence[Card]]) -> di
         "slices": [(kind, list(rows)) for kind, rows in groupby(scores["slices"], key=lambda row: row["kind"])],
         "gallery": [{"title": PARTS[name][0], "note": PARTS[name][1], "cards": gallery[name]} for name in PARTS],
         "gallery_metric": CIDER,
+        "sure": round(100 * SURE),
+        "even": round(100 * EVEN),
+        "few": FEW_PICTURES,
+        "leaks": leaks_shown(scores.get("leaks")),
+        "protocol": short_protocol(scores["protocol"]),
     }
 
 
@@ -142,6 +162,16 @@ def headline(scores: Mapping[str, Any]) -> str:
     if exact:
         parts.append(f"{100 * exact['value']:.0f} % word for word")
     return f"{', '.join(parts)} on {split['n']:,} unseen pictures"
+
+
+def mark(probability: float) -> str:
+    """How a word is marked, so that colour is not all that tells: `doubtful`, `unsure`, or "" for a sure one."""
+    return "doubtful" if probability < EVEN else "unsure" if probability < SURE else ""
+
+
+def tint(probability: float) -> int:
+    """How strongly a word is tinted, in per cent of the colour of doubt."""
+    return round(TINT_PERCENT * (1 - probability))
 
 
 def _estimates(scores: Mapping[str, Any], metric: Metric) -> list[Mapping[str, Any]]:

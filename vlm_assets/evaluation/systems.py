@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlm_assets.errors import ConfigError
-from vlm_assets.evaluation.baselines import most_frequent_caption, nearest_training_pictures, with_captions
+from vlm_assets.evaluation.baselines import (
+    Nearest,
+    most_frequent_caption,
+    nearest_training_pictures,
+    with_captions,
+)
 from vlm_assets.evaluation.originals import Originals
 from vlm_assets.evaluation.pictures import PictureBatch, Texts, split_files, split_names
 from vlm_assets.evaluation.predict import CaptionTable, caption_split
@@ -22,6 +27,7 @@ from vlm_assets.evaluation.predict import CaptionTable, caption_split
 if TYPE_CHECKING:  # both modules of the captioner import torch
     from vlm_assets.evaluation.config import EvalConfig
     from vlm_serving.bundle import Bundle
+    from vlm_serving.captioner import Captioner
 
 Log = Callable[[str], None]
 
@@ -110,13 +116,17 @@ def caption_models(shards: Path, models: Models, config: EvalConfig, log: Log) -
     return systems
 
 
-def baseline_systems(shards: Path, candidate: System, training: Texts, log: Log, limit: int = 0) -> list[System]:
-    """Both baselines on the headline and the hard splits that the candidate captioned."""
-    tables = {name: table for name, table in candidate.captions.items() if is_test(name)}
+def nearest_pictures(shards: Path, candidate: System, log: Log, limit: int = 0) -> dict[str, Nearest]:
+    """The nearest training pictures, for the headline and the hard splits that the candidate captioned."""
+    files = {name: split_files(shards, name) for name in candidate.captions if is_test(name)}
+    return nearest_training_pictures(files, split_files(shards, TRAIN_SPLIT), log, limit=limit)
+
+
+def baseline_systems(candidate: System, training: Texts, near: Mapping[str, Nearest]) -> list[System]:
+    """Both baselines on the splits for which the nearest training pictures were looked up."""
+    tables = {name: candidate.captions[name] for name in near}
     commonest = most_frequent_caption(text for texts in training.captions for text in texts)
     constant = {name: with_captions(table, [commonest] * table.num_rows) for name, table in tables.items()}
-    files = {name: split_files(shards, name) for name in tables}
-    near = nearest_training_pictures(files, split_files(shards, TRAIN_SPLIT), log, limit=limit)
     copied = {
         name: with_captions(table, [training.captions[int(row)][0] for row in near[name].rows])
         for name, table in tables.items()
@@ -138,6 +148,14 @@ def golden_facts(model: Path) -> dict[str, Any]:
         return {"pictures": 0, "problem": str(error)}
 
 
+def open_captioner(model: Path | Bundle, config: EvalConfig) -> Captioner:
+    """The captioner of a model's directory or bundle."""
+    from vlm_serving.captioner import Captioner
+
+    bundle = _open(model) if isinstance(model, Path) else model
+    return Captioner(bundle, threads=config.threads or len(os.sched_getaffinity(0)))
+
+
 def _open(model: Path) -> Bundle:
     from vlm_serving.bundle import open_bundle
 
@@ -149,9 +167,9 @@ def _caption(
     view: Callable[[PictureBatch], NDArray[np.uint8]] | None = None,
 ) -> System:  # fmt: skip
     """Load the model, caption, forget the model: never two in memory."""
-    from vlm_serving.captioner import Captioner, GenerationOptions
+    from vlm_serving.captioner import GenerationOptions
 
-    captioner = Captioner(bundle, threads=config.threads or len(os.sched_getaffinity(0)))
+    captioner = open_captioner(bundle, config)
     options = GenerationOptions(max_new_tokens=config.max_new_tokens, num_beams=config.num_beams)
     captions = {
         name: caption_split(

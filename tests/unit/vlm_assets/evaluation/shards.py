@@ -79,4 +79,8 @@ class ColourCaptioner:
     def _say(self, picture):
         mean = picture.mean(axis=(1, 2))
         colour = min(COLOURS, key=lambda name: float(((mean - np.asarray(COLOURS[name])) ** 2).sum()))
-        return SimpleNamespace(text=f"a {colour} square", confidence=0.75, token_count=4, embedding=np.zeros(2))
+        words = tuple(SimpleNamespace(text=word, probability=0.75) for word in ("a", colour, "square"))
+        text = " ".join(word.text for word in words)
+        return SimpleNamespace(
+            text=text, confidence=0.75, token_count=4, embedding=np.zeros(2), words=words, token_ids=(6, 7, 8, 3)
+        )

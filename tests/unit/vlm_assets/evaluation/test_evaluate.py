@@ -1,6 +1,8 @@
 """The whole evaluation on two tiny models: every file, every number's place, reuse, the champion, bad inputs."""
 
+import base64
 import json
+import re
 from contextlib import contextmanager
 
 import dagster as dg
@@ -17,8 +19,15 @@ from vlm_assets.evaluation.config import EvalConfig
 from vlm_assets.evaluation.evaluate import differences, score_everything, scores_json
 from vlm_assets.evaluation.originals import Originals
 from vlm_assets.evaluation.pictures import read_texts, split_files
-from vlm_assets.evaluation.predict import caption_split
-from vlm_assets.evaluation.systems import Models, System, baseline_systems, golden_facts, wanted_splits
+from vlm_assets.evaluation.predict import ONLY_OF_MODELS, caption_split
+from vlm_assets.evaluation.systems import (
+    Models,
+    System,
+    baseline_systems,
+    golden_facts,
+    nearest_pictures,
+    wanted_splits,
+)
 from vlm_assets.evaluation.write import write_evaluation
 from vlm_assets.release.gate import GateConfig
 from vlm_assets.release.ledger import Ledger, LedgerEntry
@@ -142,12 +151,22 @@ def test_all_captions_are_kept_with_their_scores(written):
     row = next(row for row in table.to_pylist() if (row["system"], row["split"]) == ("copy", "test"))
     assert row["caption"] == row["references"][0]
     assert row["score_exact_match"] == 1
-    assert row["confidence"] is None
+    assert {name: row[name] for name in ONLY_OF_MODELS} == dict.fromkeys(ONLY_OF_MODELS)
+    said = [row for row in table.to_pylist() if row["system"] in ("candidate", "champion", "base")]
+    assert len(said) == (10 + 2 + 2 + 2) + 10 + (10 + 2)
+    for row in said:
+        assert len(row["word_probabilities"]) == len(row["caption"].split())
+        assert all(0 < share <= 1 for share in row["word_probabilities"])
+        assert len(row["token_ids"]) == row["token_count"]
 
 
 def test_the_drawings_and_the_page_are_there(written):
     out = written[0]
-    assert (out / "report.html").read_text().count("<figure>") == 3 + 3 + 3
+    page = (out / "report.html").read_text()
+    assert page.count("<figure>") == 3 + 3 + 3
+    grids = re.findall(r'data-map="([^"]*)"', page)
+    assert grids and {len(base64.b64decode(grid)) for grid in grids} == {2 * 2}  # patches of 16 px in 32 px
+    assert any(max(base64.b64decode(grid)) == 255 for grid in grids)
     assert (out / "gallery.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "scores.png").read_bytes().startswith(b"\x89PNG")
 
@@ -257,7 +276,7 @@ def test_a_captioner_that_looks_beats_both_baselines(tmp_path):
     )
     seen = System("candidate", "looks", captions={"test": caption_split(ColourCaptioner(), test, 4, lambda _: None)})
     training = read_texts(split_files(tmp_path, "train"))
-    systems = [seen, *baseline_systems(tmp_path, seen, training, lambda _: None)]
+    systems = [seen, *baseline_systems(seen, training, nearest_pictures(tmp_path, seen, lambda _: None))]
     scored = score_everything(systems, training, CONFIG)
     scores = scores_json(systems, scored, training, CONFIG)
     metrics = scores["systems"]["candidate"]["splits"]["test"]["metrics"]
@@ -324,8 +343,26 @@ class NotebookRun:
         self.artifacts.append(path.name)
 
 
-def put(store, name, write):
-    return store.build(Recipe(name, "1"), lambda draft: write(draft.path)).ref
+def put(store, name, write, parents=()):
+    return store.build(Recipe(name, "1", parents=parents), lambda draft: write(draft.path)).ref
+
+
+def write_splits_behind(folder):
+    """The validated_splits of `write_shards`: one test picture stood in the source twice."""
+    seen = [name for name in COLOURS if name != "yellow"]
+    splits = {"train": [(name, shade) for name in seen for shade in (-20, 0)],
+              "test": [(name, shade) for name in seen for shade in SHADES]}  # fmt: skip
+    rows = [
+        {
+            "image_id": (row := square(*key))["image_id"], "split": split, "cluster": row["image_id"],
+            "copies": 2 if key == ("red", 9) else 1, "captions": row["captions"], "caption_rows": [0, 0],
+        }
+        for split, keys in splits.items()
+        for key in keys
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+    naive = {"leaked_test_rows": 0.4, "test_rows": 3.0}
+    (folder / "summary.json").write_text(json.dumps({"naive_split": naive}))
 
 
 def materialize(store, notebook, refs):
@@ -349,8 +386,9 @@ def materialize(store, notebook, refs):
 
 def test_the_asset_builds_tracks_and_reuses(tmp_path):
     store = StoreResource(root=str(tmp_path / "store")).open()
+    splits = put(store, "validated_splits", write_splits_behind)
     refs = {
-        "tokenized_shards": put(store, "tokenized_shards", write_shards),
+        "tokenized_shards": put(store, "tokenized_shards", write_shards, (splits,)),
         "finetuned_model": put(store, "finetuned_model", lambda path: write_model(path, 1)),
         "base_model": put(store, "base_model", lambda path: write_model(path, 2)),
     }
@@ -366,6 +404,12 @@ def test_the_asset_builds_tracks_and_reuses(tmp_path):
     first = metadata["scores"].records[0].data
     assert (first["captioner"], first["pictures"], first["n"]) == ("Fine-tuned", "test", 10)
     assert "to" in first["CIDEr"]
+    scores = json.loads((store.directory(made) / "scores.json").read_text())
+    assert first["split"] == scores["splits"]["test"]["sha256"][:12]
+    assert metadata["protocol"].value == "greedy, at most 6 tokens · 95 %: 100 resamples"
+    assert (scores["leaks"]["rows"], scores["leaks"]["train_share"]) == (11, 0.5)
+    assert 0 < scores["leaks"]["leaked_rows"] < 2  # the picture that stood there twice, in some of the draws
+    assert metadata["leak_inflation"].value.startswith("a naive split leaks 0 of 3 test rows, to a copier worth CIDEr")
     Ledger(store).promote(refs["finetuned_model"], "v", seen=None, why="", run_id="", scores={})
     again, metadata_again = materialize(store, notebook, refs)
     assert again == made  # the candidate became champion: still the same report

@@ -1,5 +1,6 @@
 """The page, the plot, the contact sheet: right numbers in right places, nothing loaded from elsewhere."""
 
+import base64
 import io
 import re
 from html.parser import HTMLParser
@@ -10,9 +11,9 @@ from PIL import Image
 
 from tests.unit.vlm_assets.evaluation.shards import plain_png
 from vlm_assets.evaluation.display import CIDER, EXACT, axis_end
-from vlm_assets.evaluation.gallery import SHEET_MAX_BYTES, Card, choose, contact_sheet
+from vlm_assets.evaluation.gallery import SHEET_MAX_BYTES, Card, CardWord, choose, contact_sheet
 from vlm_assets.evaluation.plots import write_score_plot
-from vlm_assets.evaluation.report import findings, headline, render_report, tone
+from vlm_assets.evaluation.report import findings, headline, mark, render_report, tint, tone
 
 COLLAPSE = {
     "distinct_share": 0.9,
@@ -74,16 +75,42 @@ def scores(**collapse):
         "slices": [
             {"kind": "skin tone", "name": "dark", "n": 40, "metrics": measured(7.0, 0.4, 40)["metrics"]},
         ],
-        "protocol": {"min_slice": 10, "text": ["Captions are generated greedily."]},
+        "splits": {
+            name: {"n": n, "sha256": f"{n:012x}" + 52 * "0"}
+            for name, n in {"test": 200, "test_unseen_role": 61, "general/test": 200}.items()
+        },
+        "protocol": {
+            "num_beams": 1, "max_new_tokens": 30, "resamples": 1000, "min_slice": 10,
+            "text": ["Captions are generated greedily."],
+        },
         "note": "This is icon art.",
         "lineage": {"finetuned_model": "0123456789abcdef"},
         "attribution": ["Pictures: OpenMoji 17 · CC BY-SA 4.0"],
     }  # fmt: skip
 
 
+def words(text, *probabilities):
+    """Words that looked at one patch of 2 x 2 each; without probabilities all are sure."""
+    each = text.split()
+    chances = probabilities or [0.9] * len(each)
+    return tuple(
+        CardWord(word, chance, np.eye(4, dtype=np.uint8)[at % 4].reshape(2, 2) * 255)
+        for at, (word, chance) in enumerate(zip(each, chances, strict=True))
+    )
+
+
 def card(number, exact=False):
     picture = plain_png((number * 20 % 255, 90, 120), 96)
-    return Card(f"id{number}", picture, f"said {number}", (f"reference {number} <b>", "other"), 0.5, 3.25, exact)
+    said = words(f"said {number} perhaps", 0.95, 0.6, 0.314)
+    return Card(f"id{number}", picture, said, (f"reference {number} <b>", "other"), 0.5, 3.25, exact)
+
+
+LEAKS = {
+    "naive_split": {"leaked_test_rows": 13.2, "test_rows": 94.8},
+    "train_share": 0.75, "draws": 20, "rows": 78, "leaked_rows": 11.6,
+    "clean": 4.75, "leaky": 4.93, "clean_on_leaked": 3.95, "leaky_on_leaked": 5.2,
+    "inflation": {"value": 0.18, "low": 0.05, "high": 0.34, "n": 78, "p": 0.001},
+}  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -104,7 +131,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] not in ("style", "title"):
+        if self.open and self.open[-1] not in ("style", "title", "script"):
             self.text.append(data)
 
     @property
@@ -121,9 +148,11 @@ def page():
     return text, parsed
 
 
-def test_the_page_loads_nothing_and_runs_nothing(page):
+def test_the_page_loads_nothing(page):
     text, parsed = page
-    assert {"script", "link", "iframe"}.isdisjoint(parsed.tags)
+    assert {"link", "iframe", "object"}.isdisjoint(parsed.tags)
+    assert parsed.tags.count("script") == 1
+    assert not re.search(r"<script[^>]|fetch\(|import\(|XMLHttpRequest|innerHTML|eval\(", text)
     assert len(parsed.addresses) == 3
     assert all(address.startswith("data:image/png;base64,") for address in parsed.addresses)
     assert "url(" not in text
@@ -139,11 +168,13 @@ def test_the_page_loads_nothing_and_runs_nothing(page):
         "41.2 % 36.2 to 46.2 %",
         "This is icon art.",
         "test_unseen_role 61 pictures held out on purpose",
-        "skin tone",
+        "skin tone dark 40",
         "Says most often",
         "a <cook> & friend",  # escaped in the source, so it reads as written
         "blip-mini <3.3 M>, fine-tuned",
-        "said 2 reference 2 <b> other exact CIDEr 3.25 confidence 0.50",
+        "said 2 perhaps 31 reference 2 <b> other exact CIDEr 3.25 confidence 0.50",  # 31 %: written out
+        "test · n = 200 · split 0000000000c8 · greedy",
+        "at most 30 tokens · 95 %: 1,000 resamples",
         "References have 7.2 words on average.",
         "Captions are generated greedily.",
         "finetuned_model 0123456789abcdef",
@@ -152,6 +183,48 @@ def test_the_page_loads_nothing_and_runs_nothing(page):
 )
 def test_the_page_says(page, words):
     assert words in page[1].words
+
+
+def test_every_word_carries_its_probability_in_more_ways_than_colour(page):
+    marked = re.findall(r'<span class="(word[^"]*)" style="--d:(\d+)" title="(\d+ %)" data-word="(\w+)"', page[0])
+    assert marked[:3] == [
+        ("word", "3", "95 %", "said"),
+        ("word unsure", "22", "60 %", "1"),
+        ("word doubtful", "38", "31 %", "perhaps"),
+    ]
+    assert [mark(share) for share in (1, 0.8, 0.79, 0.5, 0.49, 0)] == [
+        "",
+        "",
+        "unsure",
+        "unsure",
+        "doubtful",
+        "doubtful",
+    ]
+    assert (tint(1), tint(0)) == (0, 55)
+
+
+def test_every_word_carries_its_map(page):
+    grids = re.findall(r'data-map="([^"]+)"', page[0])
+    assert len(grids) == 9  # three words on three cards
+    assert list(base64.b64decode(grids[1])) == [0, 255, 0, 0]
+
+
+def test_small_slices_are_marked_and_large_ones_are_not():
+    given = scores()
+    given["slices"].append({"kind": "skin tone", "name": "light", "n": 29, "metrics": given["slices"][0]["metrics"]})
+    words = Page(render_report(given, {"random": [], "worst": [], "best": []})).words
+    assert "dark 40" in words and "light few 29" in words
+
+
+def test_leaks_are_told_in_rows_and_in_cider(page):
+    assert "Is the test clean?" not in page[1].words  # nothing is known of the splits
+    words = Page(render_report(scores() | {"leaks": LEAKS}, {"random": [], "worst": [], "best": []})).words
+    assert "tested on about 95 rows and shown the model a twin of about 13 of them (14 %) in training" in words
+    assert "all rows of the test pictures 78 4.75 4.93 +0.18 +0.05 to +0.34" in words
+    assert "only those with a twin in training 12 3.95 5.20 +1.25" in words
+    without = LEAKS | {"inflation": None, "naive_split": {"leaked_test_rows": 0, "test_rows": 0}}
+    words = Page(render_report(scores() | {"leaks": without}, {"random": [], "worst": [], "best": []})).words
+    assert "Of the 78 rows behind the test pictures none would have leaked: nothing to gain." in words
 
 
 def test_a_part_without_pictures_and_a_champion_without_captions_are_left_out(page):
@@ -251,7 +324,9 @@ def test_the_contact_sheet_is_small_even_for_noise():
     for number in range(12):
         buffer = io.BytesIO()
         Image.fromarray(generator.integers(0, 256, (384, 384, 3), dtype=np.uint8)).save(buffer, "PNG")
-        cards.append(Card(str(number), buffer.getvalue(), "a very long caption " * 8, ("reference",), 0.5, 1.0, False))
+        cards.append(
+            Card(str(number), buffer.getvalue(), words("a very long caption " * 8), ("reference",), 0.5, 1.0, False)
+        )
     data = contact_sheet(cards)
     assert len(data) < SHEET_MAX_BYTES
     sheet = Image.open(io.BytesIO(data))
@@ -263,7 +338,7 @@ def test_large_pictures_are_embedded_small_as_jpeg():
     noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "PNG")
-    uri = Card("x", buffer.getvalue(), "a", ("b",), 0.5, 1.0, False).data_uri
+    uri = Card("x", buffer.getvalue(), words("a"), ("b",), 0.5, 1.0, False).data_uri
     assert uri.startswith("data:image/jpeg;base64,")
     assert len(uri) < 100_000
 

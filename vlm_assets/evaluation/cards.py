@@ -1,0 +1,88 @@
+"""The gallery's cards: a picture, what was said, how surely each word, and where the model looked while it said it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlm_assets.evaluation.display import CIDER, EXACT
+from vlm_assets.evaluation.evaluate import Scored
+from vlm_assets.evaluation.gallery import Card, CardWord, choose
+from vlm_assets.evaluation.pictures import pick_pictures, split_files
+from vlm_assets.evaluation.predict import CaptionTable
+from vlm_assets.evaluation.systems import HEADLINE_SPLIT
+
+if TYPE_CHECKING:
+    from vlm_assets.evaluation.config import EvalConfig
+
+LOOKED_AT_ONCE = 8  # stock attention keeps heads x patches x patches numbers per picture
+
+
+def gallery_cards(
+    table: CaptionTable, scored: Scored, shards: Path, model: Path, config: EvalConfig
+) -> dict[str, list[Card]]:
+    """Cards of the report's gallery: random, worst and best pictures of the headline split by CIDEr.
+
+    `model` is the directory of the one that spoke: it looks at these pictures once more, for the maps.
+    """
+    parts = choose(scored.items[CIDER.key], config.gallery_pictures, config.seed)
+    rows = [row for part in parts.values() for row in part]
+    said = {row: table.slice(row, 1).to_pylist()[0] for row in rows}
+    pictures = pick_pictures(split_files(shards, HEADLINE_SPLIT), {each["image_id"] for each in said.values()})
+    grids = attention_grids(
+        model, [pictures[said[row]["image_id"]] for row in rows], [said[row]["token_ids"] for row in rows], config
+    )
+    cards = {
+        row: _card(said[row], row, pictures[said[row]["image_id"]], scored, grid)
+        for row, grid in zip(rows, grids, strict=True)
+    }
+    return {name: [cards[row] for row in part] for name, part in parts.items()}
+
+
+def attention_grids(
+    model: Path, pictures: Sequence[bytes], token_ids: Sequence[Sequence[int]], config: EvalConfig
+) -> list[NDArray[np.uint8]]:
+    """For each picture of a shard (encoded) and its caption: what `quantised` makes of the words' attention maps."""
+    from vlm_assets.evaluation.systems import open_captioner
+    from vlm_serving.attention import word_maps
+
+    captioner = open_captioner(model, config)
+    grids: list[NDArray[np.uint8]] = []
+    for start in range(0, len(pictures), LOOKED_AT_ONCE):
+        end = start + LOOKED_AT_ONCE
+        pixels = np.stack([_pixels(picture) for picture in pictures[start:end]])
+        grids += [quantised(found.maps) for found in word_maps(captioner, pixels, token_ids[start:end])]
+    return grids
+
+
+def quantised(maps: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(W, G, G) shares -> 0..255, where 255 is the most that any patch got for any word of the caption.
+
+    The root of the share: so a glance sees what is a tenth of the peak. One scale for all words: a word for which the
+    model looked nowhere in particular stays dark all over.
+    """
+    peak = maps.max(initial=0.0)
+    return np.zeros(maps.shape, dtype=np.uint8) if peak <= 0 else np.rint(255 * np.sqrt(maps / peak)).astype(np.uint8)
+
+
+def _pixels(picture: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), dtype=np.uint8).transpose(2, 0, 1)
+
+
+def _card(said: Mapping[str, Any], row: int, picture: bytes, scored: Scored, grid: NDArray[np.uint8]) -> Card:
+    words = zip(said["caption"].split(), said["word_probabilities"], grid, strict=True)
+    return Card(
+        image_id=said["image_id"],
+        picture=picture,
+        words=tuple(CardWord(text, probability, looked) for text, probability, looked in words),
+        references=tuple(said["references"]),
+        confidence=said["confidence"],
+        score=float(scored.items[CIDER.key][row]),
+        exact=bool(scored.items[EXACT.key][row] == 1),
+    )
