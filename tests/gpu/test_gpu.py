@@ -67,10 +67,9 @@ def test_training_learns_by_heart(way: dict[str, Any], bundle: Path, tmp_path: P
         for number, text in enumerate(words)
     ]
     model = load_model(bundle)
-    settings = TrainSettings(
-        **{"steps": 200, "batch_size": 4 // way.get("accumulation_steps", 1), "learning_rate": 5e-3,
-           "label_smoothing": 0.0, **way}
-    )  # fmt: skip
+    batch = 4 // way.get("accumulation_steps", 1)
+    common: dict[str, Any] = {"steps": 200, "batch_size": batch, "learning_rate": 5e-3, "label_smoothing": 0.0}
+    settings = TrainSettings(**common, **way)
     result = train(model, pairs, [], contract, settings, tmp_path, print)
     assert result.device == "cuda"
     assert result.train_loss[-1][1] < 0.3 < result.train_loss[0][1]
