@@ -8,6 +8,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from vlm_assets.contracts import ArtifactRef
+from vlm_assets.data.columns import MEANINGS as COLUMN_MEANINGS
 from vlm_assets.data.previews import as_markdown
 from vlm_assets.data.quality import MEANINGS
 from vlm_assets.data.tables import Row, read_json, read_rows
@@ -108,7 +109,10 @@ def table(rows: Sequence[Row]) -> dg.TableMetadataValue:
 
 
 def _common(ref: ArtifactRef, path: Path, rows: Path, row_count: int) -> Metadata:
-    columns = [dg.TableColumn(field.name, str(field.type)) for field in pq.read_schema(rows)]
+    columns = [
+        dg.TableColumn(field.name, str(field.type), description=COLUMN_MEANINGS.get(field.name))
+        for field in pq.read_schema(rows)
+    ]
     return {
         "dagster/row_count": row_count,
         "dagster/column_schema": dg.TableSchema(columns),

@@ -334,3 +334,10 @@ def test_golden_pictures_of_a_bundle_are_seen_as_before_reduced_decoding(made):
     for entry in entries:
         seen = decode_for_model((made["bundle"] / entry["picture"]).read_bytes(), made["contract"])
         assert np.array_equal(np.asarray(seen.square), np.asarray(Image.open(made["bundle"] / entry["pixels"])))
+
+
+def test_every_column_is_explained() -> None:
+    from vlm_assets.data.columns import MEANINGS
+    from vlm_assets.data.tables import RAW_ROWS, SHARD, SPLIT_ROWS
+
+    assert set(MEANINGS) == {*RAW_ROWS.names, *SPLIT_ROWS.names, *SHARD.names}
