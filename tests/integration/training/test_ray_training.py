@@ -1,6 +1,7 @@
 """Two workers on a real local Ray, submitted through Dagster Pipes: the same training, and it outlives a worker."""
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -95,6 +96,8 @@ def test_two_workers_train_as_one_does_and_seal_a_bundle_that_opens(
     bundle = open_bundle(tmp_path / "out" / "bundle")
     assert bundle.version == summary["bundle_version"]
     assert Captioner(bundle, threads=1).check_golden() == 1
+    card = (bundle.path / "README.md").read_text()
+    assert re.search(r"\| validation cider \| [\d.]+ \([\d.]+ to [\d.]+\), n = 8 \|", card)
 
 
 def test_a_killed_worker_costs_steps_and_not_the_training(
