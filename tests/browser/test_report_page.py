@@ -70,14 +70,17 @@ def test_a_tap_keeps_the_map_until_the_next(page: Page) -> None:
 
 
 def test_the_keyboard_steps_through_a_caption(page: Page) -> None:
-    words = page.locator("figure").nth(1).locator(".word")
+    words = page.locator("figure").nth(0).locator(".word")
     words.nth(0).focus()
     page.keyboard.press("ArrowRight")
     expect(words.nth(1)).to_be_focused()
     assert min(range(4), key=shade_alpha(page).__getitem__) == 1
     page.keyboard.press("Tab")  # one stop per caption
-    expect(page.locator("figure").nth(2).locator(".word").nth(0)).to_be_focused()
-    expect(words.nth(1)).to_have_attribute("aria-label", "2, 60 %")
+    expect(page.locator("figure").nth(1).locator(".word").nth(0)).to_be_focused()
+    expect(words.nth(1)).to_have_attribute("aria-label", "1, 60 %")
+    page.locator("summary", has_text="Worst").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("figure").nth(2)).to_be_visible()
 
 
 @pytest.mark.parametrize("width_px", WIDTHS_PX)

@@ -207,6 +207,7 @@ def protocol(config: EvalConfig) -> dict[str, Any]:
             "what the source declares about the picture (role, colour, …) is what the caption says.",
             f"Intervals hold 95 %: percentile bootstrap over pictures, {config.resamples:,} resamples, seed "
             f"{config.seed}; differences are resampled in pairs. They cover the choice of pictures, not the luck of "
-            "one training run.",
+            "one training run. A share of exactly 0 or 100 % has no spread to resample: of n pictures, the truth may "
+            "still be 3 / n away (the rule of three; Hanley and Lippman-Hand 1983).",
         ],
     }

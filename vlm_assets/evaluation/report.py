@@ -140,7 +140,7 @@ def view(scores: Mapping[str, Any], gallery: Mapping[str, Sequence[Card]]) -> di
         "split_columns": columns[:3],
         "slice_columns": shown(columns[:3], scores["slices"][0]["metrics"] if scores["slices"] else {}),
         "ends": {metric.key: axis_end(metric, _estimates(scores, metric)) for metric in METRICS},
-        "differences": [_difference(row, scores) for row in scores["differences"] if _is_shown(row)],
+        "differences": _differences(scores),
         "splits": _splits(scores),
         "splits_note": _splits_note(scores),
         "slices": [(kind, list(rows)) for kind, rows in groupby(scores["slices"], key=lambda row: row["kind"])],
@@ -183,6 +183,12 @@ def _estimates(scores: Mapping[str, Any], metric: Metric) -> list[Mapping[str, A
 def _is_shown(row: Mapping[str, Any]) -> bool:
     """The page keeps to the metrics of the verdict, and to rivals worth a look; scores.json has all."""
     return row["metric"] in {metric.key for metric in VERDICT} and row["against"] != "most_frequent"
+
+
+def _differences(scores: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    """Those worth a look, grouped by rival and split."""
+    rows = [_difference(row, scores) for row in scores["differences"] if _is_shown(row)]
+    return [list(group) for _, group in groupby(rows, key=lambda row: (row["against"], row["split"]))]
 
 
 def _difference(row: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,9 @@ def facts(shards: Path, models: Models) -> dict[str, Any]:
     """The note at the head of the report and the attribution at its foot."""
     summary: dict[str, Any] = json.loads((shards / "summary.json").read_text())
     attribution: Mapping[str, str] = summary.get("attribution", {})
-    credit = " · ".join(attribution[key] for key in ("title", "text", "licence", "url") if attribution.get(key))
+    text = attribution.get("text", "")
+    values = {key: attribution.get(key, "") for key in ("title", "text", "licence", "url")}
+    credit = " · ".join(value for key, value in values.items() if value and (key == "text" or value not in text))
     about = base_facts(models.base)["description"]
     limits = "The numbers hold for pictures like those of this data set and say nothing about others."
     return {"note": f"Base model: {about} {limits}", "attribution": [f"Pictures: {credit}"] if credit else []}
