@@ -2,6 +2,7 @@
 
 A slice's scores are means of the split's per-picture scores, so a picture counts the same in its slice and in the
 whole (CIDEr keeps the whole split's word weights). Corpus metrics without per-picture scores (BLEU) have no slices.
+There is none by source: shards do not say where a row came from, and a data set is read from one source.
 """
 
 import json
