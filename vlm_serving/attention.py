@@ -36,17 +36,18 @@ class WordMaps:
 def word_maps(captioner: Captioner, pixels: NDArray[np.uint8], captions: Sequence[Sequence[int]]) -> list[WordMaps]:
     """Maps for pictures, uint8 (B, 3, H, W), and what was said of them (`Caption.token_ids`), in one forward pass.
 
-    The mean over all heads of the decoder's last layer, at the places that the word's pieces were read off. Runs
-    stock attention, as the fused kernel never forms the weights; the captioner is as before when this returns.
+    The mean over all heads of the decoder's last layer, at the places that the word's pieces were read off. The
+    decoder runs stock attention, as the fused kernel never forms the weights; the captioner is as before afterwards.
     """
     contract = captioner.bundle.contract
     start = [contract.bos_token_id, *captioner.prompt_ids]
     longest = max(len(ids) for ids in captions)
     rows = [[*start, *ids, *[contract.pad_token_id] * (longest - len(ids))][:-1] for ids in captions]
+    states = captioner.encode(torch.from_numpy(pixels))
     with _stock_attention(captioner.model):
         output: Any = captioner.model.text_decoder(
             input_ids=torch.tensor(rows, device=captioner.device),
-            encoder_hidden_states=captioner.encode(torch.from_numpy(pixels)),
+            encoder_hidden_states=states,
             output_attentions=True,
             use_cache=False,
         )

@@ -21,8 +21,6 @@ from vlm_assets.evaluation.systems import HEADLINE_SPLIT
 if TYPE_CHECKING:
     from vlm_assets.evaluation.config import EvalConfig
 
-LOOKED_AT_ONCE = 8  # stock attention keeps heads x patches x patches numbers per picture
-
 
 def gallery_cards(
     table: CaptionTable, scored: Scored, shards: Path, model: Path, config: EvalConfig
@@ -54,8 +52,8 @@ def attention_grids(
 
     captioner = open_captioner(model, config)
     grids: list[NDArray[np.uint8]] = []
-    for start in range(0, len(pictures), LOOKED_AT_ONCE):
-        end = start + LOOKED_AT_ONCE
+    for start in range(0, len(pictures), config.batch_size):
+        end = start + config.batch_size
         pixels = np.stack([_pixels(picture) for picture in pictures[start:end]])
         grids += [quantised(found.maps) for found in word_maps(captioner, pixels, token_ids[start:end])]
     return grids
