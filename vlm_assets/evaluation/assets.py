@@ -126,19 +126,24 @@ def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
 
 
 def score_table(scores: Mapping[str, Any]) -> list[dg.TableRecord]:
-    """One record per system and split: n, digest of pictures and references, each main metric with its interval."""
+    """One record per system and split: n, each main metric with its interval, digest of pictures and references."""
     headline = scores["systems"]["candidate"]["splits"][scores["headline_split"]]["metrics"]
     records: list[dg.TableRecord] = []
     for measured in scores["systems"].values():
         for split, result in measured["splits"].items():
             cells = {
-                metric.label: f"{metric.value(estimate)} ({metric.interval(estimate)})" if estimate else "–"
+                metric.label: _unbroken(f"{metric.value(estimate)} ({metric.interval(estimate)})") if estimate else "–"
                 for metric in shown(HEADLINE, headline)
                 for estimate in [result["metrics"].get(metric.key)]
             }
-            which = {"pictures": split, "n": result["n"], "split": scores["splits"][split]["sha256"][:12]}
-            records.append(dg.TableRecord({"captioner": measured["label"], **which, **cells}))
+            which = {"captioner": _unbroken(measured["label"]), "pictures": _unbroken(split), "n": result["n"]}
+            records.append(dg.TableRecord({**which, **cells, "split": scores["splits"][split]["sha256"][:12]}))
     return records
+
+
+def _unbroken(text: str) -> str:
+    """With spaces and hyphens that do not break: Dagster squeezes a wide table's cells into one word per line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 def report_metadata(path: Path) -> dict[str, Any]:
