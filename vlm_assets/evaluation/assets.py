@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,20 +126,30 @@ def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def score_table(scores: Mapping[str, Any]) -> list[dg.TableRecord]:
-    """One record per system and split: n, each main metric with its interval, digest of pictures and references."""
+def score_table(scores: Mapping[str, Any], splits: Sequence[str]) -> list[dg.TableRecord]:
+    """One record per split and system: each main metric with its interval, n, digest of pictures and references."""
     headline = scores["systems"]["candidate"]["splits"][scores["headline_split"]]["metrics"]
+    systems: list[dict[str, Any]] = list(scores["systems"].values())
     records: list[dg.TableRecord] = []
-    for measured in scores["systems"].values():
-        for split, result in measured["splits"].items():
-            cells = {
-                metric.label: _unbroken(f"{metric.value(estimate)} ({metric.interval(estimate)})") if estimate else "–"
-                for metric in shown(HEADLINE, headline)
-                for estimate in [result["metrics"].get(metric.key)]
-            }
-            which = {"captioner": _unbroken(measured["label"]), "pictures": _unbroken(split), "n": result["n"]}
-            records.append(dg.TableRecord({**which, **cells, "split": scores["splits"][split]["sha256"][:12]}))
+    for split, measured in product(splits, systems):
+        if split not in measured["splits"]:
+            continue
+        result = measured["splits"][split]
+        cells = {
+            metric.label: _unbroken(f"{metric.value(estimate)} ({metric.interval(estimate)})") if estimate else "–"
+            for metric in shown(HEADLINE, headline)
+            for estimate in [result["metrics"].get(metric.key)]
+        }
+        which = {"pictures": _unbroken(split), "n": result["n"], "split": scores["splits"][split]["sha256"][:12]}
+        records.append(dg.TableRecord({"captioner": _unbroken(measured["label"]), **cells, **which}))
     return records
+
+
+def _score_tables(scores: Mapping[str, Any]) -> dict[str, dg.TableMetadataValue]:
+    headline = scores["headline_split"]
+    others = [split for split in scores["splits"] if split != headline]
+    tables = {"scores": [headline], "scores_on_other_splits": others}
+    return {name: dg.MetadataValue.table(score_table(scores, splits)) for name, splits in tables.items() if splits}
 
 
 def _unbroken(text: str) -> str:
@@ -152,7 +163,7 @@ def report_metadata(path: Path) -> dict[str, Any]:
     candidate = scores["systems"]["candidate"]["splits"][scores["headline_split"]]
     key_scores = {name: float(estimate["value"]) for name, estimate in candidate["metrics"].items()}
     return {
-        "scores": dg.MetadataValue.table(records=score_table(scores)),
+        **_score_tables(scores),
         "plot": _picture(path / "scores.png"),
         "gallery": _picture(path / "gallery.png"),
         "report": dg.MetadataValue.path(str(path / "report.html")),

@@ -403,6 +403,8 @@ def test_the_asset_builds_tracks_and_reuses(tmp_path):
     assert metadata["gallery"].value.startswith("![gallery](data:image/png;base64,")
     first = metadata["scores"].records[0].data
     assert (first["captioner"], first["pictures"], first["n"]) == ("Fine\N{NON-BREAKING HYPHEN}tuned", "test", 10)
+    assert {row.data["pictures"] for row in metadata["scores"].records} == {"test"}
+    assert [row.data["n"] for row in metadata["scores_on_other_splits"].records] == [2, 2, 2, 2]
     assert "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}" in first["CIDEr"]  # one line per row in Dagster
     scores = json.loads((store.directory(made) / "scores.json").read_text())
     assert first["split"] == scores["splits"]["test"]["sha256"][:12]
