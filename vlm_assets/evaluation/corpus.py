@@ -76,13 +76,21 @@ class Numbered:
 
     words: Ints  # (T,) of all captions in a row
     length: Ints  # (C,) words of each caption
-    kinds: int
+    vocabulary: tuple[str, ...]  # the word of each number
+
+    @property
+    def kinds(self) -> int:
+        """How many different words there are."""
+        return len(self.vocabulary)
 
 
 def make_corpus(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Corpus:
     """Count the n-grams of N tokenized candidates and of their references (at least one each); else CorpusError."""
     check_corpus(candidates, references)
-    numbered = number_words([_words(tokens) for tokens in chain(candidates, chain.from_iterable(references))])
+    captions = list(chain(candidates, chain.from_iterable(references)))
+    numbered = number_words(captions)
+    if any("\xa0" in word for word in numbered.vocabulary):
+        numbered = number_words([_words(tokens) for tokens in captions])
     item, first = place_references(references)
     cut = len(candidates)
     counted = (counts.split(cut) for counts in _count_ngrams(numbered))
@@ -120,7 +128,7 @@ def number_words(captions: Sequence[Tokens]) -> Numbered:
     numbers: defaultdict[str, int] = defaultdict()
     numbers.default_factory = numbers.__len__
     words = np.fromiter(map(numbers.__getitem__, chain.from_iterable(captions)), np.int64, int(length.sum()))
-    return Numbered(words, length, len(numbers))
+    return Numbered(words, length, tuple(numbers))
 
 
 def place_references(references: Sequence[Sequence[Tokens]]) -> tuple[Ints, Ints]:
@@ -161,7 +169,9 @@ def _renumber(keys: Ints) -> tuple[Ints, int]:
 def _count(caption: Ints, ngram: Ints, kinds: int) -> NgramCounts:
     keys = np.sort(pack(caption, ngram, kinds))
     start = np.flatnonzero(first_of_run(keys))
-    count = np.diff(start, append=len(keys))
+    count = np.empty_like(start)
+    np.subtract(start[1:], start[:-1], out=count[:-1])
+    count[-1:] = len(keys) - start[-1:]
     return NgramCounts(*unpack(keys[start], kinds), count, kinds)
 
 
@@ -176,18 +186,24 @@ def _pool(theirs: NgramCounts, item: Ints) -> NgramCounts:
 
 def pack(first: Ints, second: Ints, kinds: int) -> Ints:
     """Pairs of numbers as single ones that sort alike; `second` is in 0..kinds-1. `unpack` is the inverse."""
-    return first << kinds.bit_length() | second
+    keys = first << kinds.bit_length()
+    keys |= second  # in place, as below: on arrays of millions a fresh page costs more than the arithmetic
+    return keys
 
 
 def unpack(keys: Ints, kinds: int) -> tuple[Ints, Ints]:
-    """The pairs that `pack` made into keys."""
+    """The pairs that `pack` made into keys, which are overwritten."""
     bits = kinds.bit_length()
-    return keys >> bits, keys & ((1 << bits) - 1)
+    second = keys & ((1 << bits) - 1)
+    keys >>= bits
+    return keys, second
 
 
 def first_of_run(values: Ints) -> Bools:
     """(M,) whether a sorted value differs from the one before."""
-    return np.append(np.ones(min(len(values), 1), dtype=bool), values[1:] != values[:-1])
+    first = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
 
 
 def look_up(counts: NgramCounts, caption: Ints, ngram: Ints) -> Ints:
