@@ -6,30 +6,20 @@ https://huggingface.co/docs/hub/api
 
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.http_server import serving
+
 COMMIT = "5f0d9f0cd7a9b5a3ae0f0b9b0c4b7a3a1f2e3d4c"
-HOST = "127.0.0.1"
 
 
-@contextmanager
-def run_hub(repo: str, folder: Path) -> Iterator[str]:
-    """Serve the files of `folder` as the data set `repo`; yields the endpoint."""
-    server = ThreadingHTTPServer((HOST, 0), _handler(repo, folder))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://{HOST}:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def run_hub(repo: str, folder: Path) -> AbstractContextManager[str]:
+    """Serve the files of `folder` as the data set `repo`; gives the endpoint."""
+    return serving(_handler(repo, folder))
 
 
 def _handler(repo: str, folder: Path) -> type[BaseHTTPRequestHandler]:

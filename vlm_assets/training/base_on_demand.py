@@ -19,7 +19,7 @@ from vlm_assets.training.base import base_inputs, write_base
 from vlm_assets.training.config import BaseModelConfig
 
 BASE_MODEL = dg.AssetKey("base_model")
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 def build_base(

@@ -48,6 +48,7 @@ def train_on_ray(
             context=context.op_execution_context,
             command=[sys.executable, "-W", "ignore", "-m", "vlm_assets.training.ray_driver"],
             extras=task,
+            # two warnings of Ray's about its own future
             env={"RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"},
         )
     except Exception as error:

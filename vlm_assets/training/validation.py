@@ -17,6 +17,7 @@ from vlm_serving.bundle import Bundle
 from vlm_serving.captioner import Captioner
 
 BATCH = 32
+READ_ROWS = 64
 CARD_METRICS = ("cider", "bleu_4", "rouge_l", "exact_match")
 
 
@@ -63,10 +64,19 @@ class CaptionValidator:
 
 
 def read_validation(shards: Sequence[Path], limit: int) -> list[ValidationPicture]:
-    """At most `limit` pictures of the shard files, those with the smallest ids: ids are hashes, so a random sample."""
-    from vlm_assets.data.tables import read_rows
-    from vlm_assets.training.batches import decode_pixels
+    """At most `limit` pictures of the shard files, chosen by `split_ids`; a few others in memory at a time."""
+    import pyarrow.parquet as pq
 
-    rows = [row for shard in shards for row in read_rows(shard, ["image_id", "image", "captions"])]
-    chosen = sorted(rows, key=lambda row: row["image_id"])[:limit]
-    return [ValidationPicture(decode_pixels(row["image"]["bytes"]), row["captions"]) for row in chosen]
+    from vlm_assets.training.batches import decode_pixels
+    from vlm_assets.training.pictures import split_ids
+
+    chosen = split_ids(shards, limit)
+    wanted = set(chosen)
+    found: dict[str, ValidationPicture] = {}
+    for shard in shards:
+        with pq.ParquetFile(shard) as file:
+            for batch in file.iter_batches(READ_ROWS, columns=["image_id", "image", "captions"]):
+                rows = (row for row in batch.to_pylist() if row["image_id"] in wanted)
+                for row in rows:
+                    found[row["image_id"]] = ValidationPicture(decode_pixels(row["image"]["bytes"]), row["captions"])
+    return [found[image_id] for image_id in chosen]

@@ -1,14 +1,13 @@
 """Sources on a real S3 server: the same set gives the same rows as on disk, and every refusal is one sentence."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.http_server import serving
 from tests.seaweed import BUCKET, HOST, Seaweed, set_environment
 from tests.unit.vlm_assets.data.pictures import png, write_folder
 from vlm_assets.data.sources.files import open_files
@@ -85,8 +84,7 @@ def test_refusals_are_one_sentence_without_the_secret(seaweed: Seaweed, monkeypa
     )
 
 
-@contextmanager
-def breaking_server(data: bytes, breaks: int) -> Iterator[str]:
+def breaking_server(data: bytes, breaks: int) -> AbstractContextManager[str]:
     """An S3 server whose connection breaks in the middle of an object, `breaks` times."""
     left = [breaks]
 
@@ -107,15 +105,7 @@ def breaking_server(data: bytes, breaks: int) -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer((HOST, 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://{HOST}:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return serving(Handler)
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(monkeypatch: pytest.MonkeyPatch):
