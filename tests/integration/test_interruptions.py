@@ -32,6 +32,21 @@ STAGES = [
 SIGNALS = [signal.SIGKILL, signal.SIGINT]
 
 
+AGAIN_S = 5.0
+
+
+def press(process: subprocess.Popen[str], how: signal.Signals, delay_s: float) -> None:
+    """Send the signal after `delay_s`, and again as long as the process runs.
+
+    Dagster turns SIGINT into an exception in whatever the main thread does just then; raised in code that swallows
+    every exception (a callback from C, a destructor) it is lost, and a person presses Ctrl-C once more.
+    """
+    time.sleep(delay_s)
+    while process.poll() is None:
+        process.send_signal(how)
+        time.sleep(AGAIN_S)
+
+
 def run_and_stop(home: Path, stage: str, how: signal.Signals, delay_s: float) -> int:
     """Materialize everything; `delay_s` after `stage` has begun, send the signal. Returns the exit code."""
     file = home / "config.yaml"
@@ -45,7 +60,7 @@ def run_and_stop(home: Path, stage: str, how: signal.Signals, delay_s: float) ->
     assert process.stdout is not None
     for line in process.stdout:
         if f'Started execution of step "{stage}"' in line:
-            threading.Timer(delay_s, process.send_signal, [how]).start()
+            threading.Thread(target=press, args=(process, how, delay_s), daemon=True).start()
     return process.wait(120)
 
 
