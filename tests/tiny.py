@@ -11,6 +11,7 @@ from vlm_serving.bundle import Bundle, seal_bundle, write_contract
 from vlm_serving.captioner import Captioner, write_golden
 from vlm_serving.model import build_mini
 from vlm_serving.preprocessing import PreprocessingContract
+from vlm_serving.resizing import default_resizer
 
 WORDS = ["a red square", "a blue circle on white", "a green dress with long sleeves", "a woman scientist"]
 
@@ -30,7 +31,9 @@ def tiny_bundle(path: Path, *, seed: int = 0, image_size_px: int = 32) -> Path:
     )  # fmt: skip
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
-    contract = PreprocessingContract(image_size_px=image_size_px, max_caption_tokens=16, **ids)
+    contract = PreprocessingContract(
+        image_size_px=image_size_px, max_caption_tokens=16, resizer=default_resizer(), **ids
+    )
     write_contract(path, contract)
     captioner = Captioner(Bundle(path, "unsealed", contract), device="cpu", threads=1)
     write_golden(captioner, [picture_bytes(seed + number) for number in range(2)], path)

@@ -115,16 +115,19 @@ def _from_bundle(bundle: Path, files: Sequence[Path]) -> Iterator[dict[str, Any]
 
 
 def _caption_files(captioner: Any, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    import numpy as np
+
     from vlm_serving.preprocessing import decode_for_model
 
     pictures: dict[Path, Any] = {}
     errors: dict[Path, str] = {}
     for file in files:
         try:
-            pictures[file] = decode_for_model(file.read_bytes(), captioner.bundle.contract).square
+            pictures[file] = decode_for_model(file.read_bytes(), captioner.bundle.contract).pixels
         except (ServingError, OSError) as error:
             errors[file] = str(error)
-    captions = dict(zip(pictures, captioner.caption(list(pictures.values())), strict=True))
+    done = captioner.caption_pixels(np.stack(list(pictures.values()))) if pictures else []
+    captions = dict(zip(pictures, done, strict=True))
     for file in files:
         if file in errors:
             yield {"file": str(file), "error": errors[file]}

@@ -11,20 +11,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from vlm_serving.errors import BundleError
 from vlm_serving.images import DEFAULT_LIMITS, PictureLimits, decoding, open_picture, render_picture
+from vlm_serving.resizing import PILLOW, Box, check_resizer, resize_square
 
 # BLIP's own values (those of CLIP): the mean and standard deviation of RGB in 0..1.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-RESAMPLERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 # A JPEG decoder can leave out the frequencies that a smaller picture does not show: a half, a quarter or an eighth of
 # the size for a fraction of the time. (denominator, how many times the model's side must be left): the eighth keeps
 # one value a block and needs more room. Differences from full decoding: docs/benchmarks.md, `make bench-data`.
 JPEG_SCALES = ((8, 2.0), (4, 1.5), (2, 1.5))
+# What contracts mean that were written before these settings existed.
+BEFORE: Mapping[str, Any] = {"scaled_jpeg": False, "resizer": PILLOW}
 TURNED_ON_ITS_SIDE = 5  # EXIF orientations from here on swap width and height
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,14 +47,16 @@ class PreprocessingContract:
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     tokenizer_sha256: str = ""
-    scaled_jpeg: bool = True  # decode large JPEGs at a reduced size; contracts written before this existed: False
+    scaled_jpeg: bool = True  # decode large JPEGs at a reduced size
+    resizer: str = PILLOW  # whose code resamples: vlm_serving/resizing.py
 
     @property
     def sha256(self) -> str:
         """Hex digest of the contract: equal digests, equal inputs."""
         values = asdict(self)
-        if not self.scaled_jpeg:  # as digests were taken before
-            del values["scaled_jpeg"]
+        for name, value in BEFORE.items():  # as digests were taken before
+            if values[name] == value:
+                del values[name]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -57,17 +66,17 @@ class PreprocessingContract:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "PreprocessingContract":
-        """Read what `to_json` wrote; a digest that does not match the values is an error."""
+        """Read what `to_json` wrote. BundleError if the digest does not match, or this machine lacks the resizer."""
         names = {field.name for field in fields(cls)}
-        values: dict[str, Any] = {name: value[name] for name in names if name in value}
+        values: dict[str, Any] = {**BEFORE, **{name: value[name] for name in names if name in value}}
         values |= {"mean": tuple(value["mean"]), "std": tuple(value["std"])}
-        values.setdefault("scaled_jpeg", False)
         contract = cls(**values)
         if value.get("sha256", contract.sha256) != contract.sha256:
             raise BundleError(
                 f"The preprocessing contract was altered: its values hash to {contract.sha256[:12]}, "
                 f"the file says {value['sha256'][:12]}. Use the bundle as it was written."
             )
+        check_resizer(contract.resizer)
         return contract
 
 
@@ -78,14 +87,14 @@ def model_pixels(picture: Image.Image, contract: PreprocessingContract) -> NDArr
     """
     if picture.mode != "RGB":
         raise ValueError(f"model_pixels takes RGB, got mode {picture.mode}; use vlm_serving.images.decode_picture")
-    return _channels_first(_squashed(picture, contract))
+    return _channels_first(_square(picture, contract))
 
 
 @dataclass(frozen=True)
 class ModelPicture:
     """A picture as the model sees it, and what else is worth knowing of it."""
 
-    square: Image.Image  # RGB, image_size_px both ways
+    square: NDArray[np.uint8]  # RGB, (H, W, 3), image_size_px both ways
     shown: Image.Image  # RGB, as decoded: upright, or reduced and not turned. For statistics
     width_px: int  # of the file, upright
     height_px: int
@@ -110,17 +119,17 @@ def decode_for_model(
         box = _reduce_jpeg(picture, side_px) if contract.scaled_jpeg else None
     if box is None:
         upright = render_picture(picture)
-        return ModelPicture(_squashed(upright, contract), upright, *upright.size)
+        return ModelPicture(_square(upright, contract), upright, *upright.size)
     with decoding(picture):
-        on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) >= TURNED_ON_ITS_SIDE
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
         shown = picture.convert("RGB")
-        # squashed first and turned then: the box leaves out what the last blocks hold beyond the picture's edge
-        square = ImageOps.exif_transpose(shown.resize((side_px, side_px), RESAMPLERS[contract.resample], box=box))
-    size_px = (height_px, width_px) if on_its_side else (width_px, height_px)
+    # squashed first and turned then: the box leaves out what the last blocks hold beyond the picture's edge
+    square = _upright(_square(shown, contract, box), orientation)
+    size_px = (height_px, width_px) if orientation >= TURNED_ON_ITS_SIDE else (width_px, height_px)
     return ModelPicture(square, shown, *size_px)
 
 
-def _reduce_jpeg(picture: Image.Image, side_px: int) -> tuple[float, float, float, float] | None:
+def _reduce_jpeg(picture: Image.Image, side_px: int) -> Box | None:
     """Ask the JPEG decoder for the smallest size that is large enough; the picture's box in it, None if unreduced."""
     if picture.format != "JPEG":
         return None
@@ -132,10 +141,15 @@ def _reduce_jpeg(picture: Image.Image, side_px: int) -> tuple[float, float, floa
     return None
 
 
-def _squashed(picture: Image.Image, contract: PreprocessingContract) -> Image.Image:
-    size = (contract.image_size_px, contract.image_size_px)
-    return picture if picture.size == size else picture.resize(size, RESAMPLERS[contract.resample])
+def _square(picture: Image.Image, contract: PreprocessingContract, box: Box | None = None) -> NDArray[np.uint8]:
+    return resize_square(picture, contract.image_size_px, contract.resample, contract.resizer, box)
 
 
-def _channels_first(picture: Image.Image) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1))
+def _upright(square: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo an EXIF orientation of (H, W, 3) with H = W. Unknown ones count as upright, as Pillow has it."""
+    turn = TURNS.get(orientation)
+    return square if turn is None else np.asarray(Image.fromarray(square).transpose(turn))
+
+
+def _channels_first(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(square.transpose(2, 0, 1))

@@ -149,7 +149,7 @@ def _encode(job: ShardJob, data: bytes, image_id: str) -> bytes:
             f"Picture {image_id} of the snapshot cannot be decoded: {error} The snapshot was altered since the splits "
             "were made; materialize raw_dataset and validated_splits again."
         ) from error
-    return encode_pixels(np.asarray(square), job.encoding, job.quality)
+    return encode_pixels(square, job.encoding, job.quality)
 
 
 def _pictures(job: ShardJob, rows: pa.Table) -> Iterator[tuple[str, bytes]]:

@@ -11,6 +11,7 @@ from typing import Any
 from vlm_assets.data.sources.openmoji import ATTRIBUTION, OpenMojiSource
 from vlm_assets.errors import ConfigError
 from vlm_assets.training.config import BlipMini, HubModel, LocalModel
+from vlm_serving.resizing import default_resizer
 
 Log = Callable[[str], object]
 Metric = Callable[[str, float, int], object]
@@ -32,7 +33,11 @@ def write_base(
 
 
 def base_inputs(start: BlipMini | HubModel | LocalModel) -> dict[str, str]:
-    """Fingerprints of what lies outside the configuration: the drawings, or the files of a local directory."""
+    """Fingerprints of what lies outside the configuration: this machine's resizer, and the drawings or local files."""
+    return {"resizer": default_resizer(), **_content(start)}
+
+
+def _content(start: BlipMini | HubModel | LocalModel) -> dict[str, str]:
     if isinstance(start, BlipMini):
         return {
             "niche": OpenMojiSource("roles").fingerprint(),
@@ -68,7 +73,8 @@ def write_mini(
     }
     shape = start.model_dump(exclude={"kind", "vocab_size", "pretrain"})
     model = build_mini(vocab_size=len(tokenizer), seed=start.pretrain.seed, **shape, **ids)
-    contract = write_model(untrained, model, tokenizer, PreprocessingContract(image_size_px=start.image_size_px, **ids))
+    contract = PreprocessingContract(image_size_px=start.image_size_px, resizer=default_resizer(), **ids)
+    contract = write_model(untrained, model, tokenizer, contract)
     write_general(splits, raw, untrained, out / "general", log)
     examples = read_examples(sorted((out / "general").glob("train-*.parquet")))
     held_out = sorted((out / "general").glob("test-*.parquet"))
@@ -116,6 +122,7 @@ def write_pretrained(out: Path, start: HubModel | LocalModel, lineage: Mapping[s
         eos_token_id=int(text.sep_token_id),
         pad_token_id=int(text.pad_token_id),
         max_caption_tokens=start.max_caption_tokens,
+        resizer=default_resizer(),
     )
     description = f"{name}, {model.num_parameters() / 1e6:.0f} M parameters."
     summary = {"name": name, "description": description, "parameters": model.num_parameters()}

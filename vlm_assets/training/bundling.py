@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 from transformers import BlipForConditionalGeneration
 
@@ -86,7 +87,7 @@ def _write_reference(captioner: Captioner, pictures: Sequence[tuple[str, bytes]]
 
 def _reference_rows(captioner: Captioner, batch: Sequence[tuple[str, bytes]]) -> Iterator[dict[str, Any]]:
     pictures = [decode_for_model(data, captioner.bundle.contract) for _, data in batch]
-    captions = captioner.caption([picture.square for picture in pictures])
+    captions = captioner.caption_pixels(np.stack([picture.pixels for picture in pictures]))
     for (image_id, _), picture, caption in zip(batch, pictures, captions, strict=True):
         statistics = picture_statistics(picture.shown, (picture.width_px, picture.height_px))
         yield {

@@ -14,8 +14,13 @@ from PIL import Image
 from vlm_serving.errors import PictureError, PictureTooLargeError, UnsupportedPictureError
 from vlm_serving.images import PictureLimits, decode_picture
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model, model_pixels
+from vlm_serving.resizing import FAST, PILLOW
 
 CONTRACT = PreprocessingContract(image_size_px=16, bos_token_id=5, eos_token_id=3, pad_token_id=0)
+
+
+def contract_of(side_px: int, resizer: str = FAST) -> PreprocessingContract:
+    return PreprocessingContract(side_px, 5, 3, 0, resizer=resizer)
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -119,12 +124,13 @@ def photograph(size_px: tuple[int, int], seed: int = 0) -> Image.Image:
     return Image.fromarray((smooth + generator.normal(0, 4, smooth.shape)).clip(0, 255).astype(np.uint8))
 
 
+@pytest.mark.parametrize("resizer", [PILLOW, FAST])
 @pytest.mark.parametrize("side_px", [48, 96, 160])
 @pytest.mark.parametrize("size_px", [(640, 480), (397, 801), (333, 333), (100, 90)])
 def test_a_jpeg_decoded_for_the_model_is_within_one_level_of_full_decoding(
-    side_px: int, size_px: tuple[int, int]
+    resizer: str, side_px: int, size_px: tuple[int, int]
 ) -> None:
-    contract = PreprocessingContract(side_px, 5, 3, 0)
+    contract = contract_of(side_px, resizer)
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -137,20 +143,20 @@ def test_a_jpeg_decoded_for_the_model_is_within_one_level_of_full_decoding(
 
 
 def test_a_large_jpeg_is_not_decoded_at_full_size_and_a_png_is() -> None:
-    contract = PreprocessingContract(48, 5, 3, 0)
+    contract = contract_of(48)
     picture = photograph((800, 600))
     assert decode_for_model(encoded(picture, "JPEG"), contract).shown.size == (200, 150)
     assert decode_for_model(encoded(picture), contract).shown.size == (800, 600)
 
 
 def test_other_formats_and_small_pictures_are_exactly_what_full_decoding_gives() -> None:
-    contract = PreprocessingContract(48, 5, 3, 0)
+    contract = contract_of(48)
     for data in (encoded(photograph((300, 200))), encoded(photograph((70, 60)), "JPEG"), encoded(photograph((48, 48)))):
         assert np.array_equal(decode_for_model(data, contract).pixels, model_pixels(decode_picture(data), contract))
 
 
 def test_grey_and_cmyk_jpegs_are_reduced_too() -> None:
-    contract = PreprocessingContract(48, 5, 3, 0)
+    contract = contract_of(48)
     for mode in ("L", "CMYK"):
         data = encoded(photograph((800, 600)).convert(mode), "JPEG", quality=92)
         ours = decode_for_model(data, contract)
@@ -171,15 +177,15 @@ def test_decoding_for_the_model_refuses_what_decoding_refuses(
     data: bytes, error: type[PictureError], text: str
 ) -> None:
     with pytest.raises(error, match=text):
-        decode_for_model(data, PreprocessingContract(48, 5, 3, 0))
+        decode_for_model(data, contract_of(48))
 
 
 def test_a_contract_from_before_reduced_decoding_keeps_its_digest_and_its_pixels() -> None:
     old = CONTRACT.to_json()
-    del old["scaled_jpeg"], old["sha256"]
+    del old["scaled_jpeg"], old["resizer"], old["sha256"]
     digest = hashlib.sha256(json.dumps(old, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     contract = PreprocessingContract.from_json({**old, "sha256": digest})
-    assert (contract.scaled_jpeg, contract.sha256) == (False, digest)
+    assert (contract.scaled_jpeg, contract.resizer, contract.sha256) == (False, PILLOW, digest)
     data = encoded(photograph((800, 600)), "JPEG")
     assert decode_for_model(data, contract).shown.size == (800, 600)
     assert PreprocessingContract.from_json(CONTRACT.to_json()) == CONTRACT
