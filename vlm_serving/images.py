@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from vlm_serving.errors import PictureError, PictureTooLargeError, UnsupportedPictureError
+from vlm_serving.picture_formats import foreign_format
 
 MEBIBYTE = 1024 * 1024
 
@@ -46,10 +48,11 @@ def open_picture(data: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.I
         raise PictureTooLargeError(
             f"The picture has {len(data):,} bytes; the limit is {limits.max_bytes:,}. Send a smaller file."
         )
-    # Pillow only warns between its own limit and twice that; ours is checked below, on the header alone. The filters
-    # of warnings belong to the whole process, so threads take turns.
+    # Pillow only warns between its own limit and twice that; ours is checked below, on the header alone. It also warns
+    # of a phone's JPEG whose second picture is malformed: the first is all we want. The filters of warnings belong to
+    # the whole process, so threads take turns.
     with _one_at_a_time, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")
         picture = _open(data, limits)
     _check_pixels(picture, limits)
     return picture
@@ -74,15 +77,24 @@ def decoding(picture: Image.Image) -> Iterator[None]:
 
 def _open(data: bytes, limits: PictureLimits) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=limits.formats)
+        picture = Image.open(io.BytesIO(data), formats=limits.formats)
+        # A phone's JPEG with a second picture behind it (depth, the other eye): the first is the photograph.
+        return JpegImageFile(io.BytesIO(data)) if picture.format == "MPO" else picture
     except Image.DecompressionBombError as error:
         raise PictureTooLargeError(
             f"The picture's header claims too many pixels ({error}); the limit is {limits.max_pixels:,}."
         ) from error
     except Exception as error:  # Pillow's header parsers raise many kinds on hostile bytes
-        raise UnsupportedPictureError(
-            f"The bytes are not a readable picture (first bytes {data[:8]!r}). Allowed: {', '.join(limits.formats)}."
-        ) from error
+        raise _unsupported(data, limits) from error
+
+
+def _unsupported(data: bytes, limits: PictureLimits) -> UnsupportedPictureError:
+    name, allowed = foreign_format(data), ", ".join(limits.formats)
+    if name and name not in limits.formats:
+        return UnsupportedPictureError(f"The file is {name}, which is not read. Allowed: {allowed}. Convert it.")
+    return UnsupportedPictureError(
+        f"The bytes are not a readable picture (first bytes {data[:8]!r}). Allowed: {allowed}."
+    )
 
 
 def _check_pixels(picture: Image.Image, limits: PictureLimits) -> None:

@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
-from vlm_assets.data.quality import DEFAULT_LIMITS, KNOWN_SUFFIXES, Fault, QualityLimits
+from vlm_assets.data.picture_file import PICTURE_SUFFIXES
+from vlm_assets.data.quality import DEFAULT_LIMITS, Fault, QualityLimits
 
 SHOWN_CHARACTERS = 40
 BOS_AND_EOS = 2
@@ -71,7 +72,7 @@ def is_file_name(caption: str, file_name: str) -> bool:
     "red coat" for red_coat.jpg is a caption; "IMG_0042" and "red_coat.jpg" are not.
     """
     path = PurePosixPath(caption.strip())
-    if path.suffix.lower() in KNOWN_SUFFIXES and " " not in path.name:
+    if path.suffix.lower() in PICTURE_SUFFIXES and " " not in path.name:
         return True
     stem = PurePosixPath(file_name).stem
     return bool(stem) and path.name.casefold() == stem.casefold() and re.search(r"[\d_]", stem) is not None

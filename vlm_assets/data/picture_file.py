@@ -7,17 +7,21 @@ from PIL import Image
 
 from vlm_serving.errors import PictureError, PictureTooLargeError, UnsupportedPictureError
 from vlm_serving.images import open_picture, render_picture
+from vlm_serving.picture_formats import foreign_format
 
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = 1
 PNG_BIT_DEPTH_AT = 24  # the byte of the header, https://www.w3.org/TR/png-3/#11IHDR
 SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
     "GIF": (".gif",),
     "BMP": (".bmp", ".dib"),
 }
+# of pictures that are not read
+FOREIGN_SUFFIXES = frozenset({".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ico", ".psd", ".svg"})
+PICTURE_SUFFIXES = FOREIGN_SUFFIXES.union(*SUFFIXES.values())
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,9 @@ def fault_of(error: PictureError, data: bytes) -> str:
         return "picture_too_large"
     if _is_cut_off(data):
         return "truncated_picture"
-    return "not_a_picture" if isinstance(error, UnsupportedPictureError) else "damaged_picture"
+    if isinstance(error, UnsupportedPictureError):
+        return "unsupported_format" if foreign_format(data) else "not_a_picture"
+    return "damaged_picture"
 
 
 def _is_cut_off(data: bytes) -> bool:

@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vlm_assets.data.picture_file import SUFFIXES
+from vlm_assets.data.picture_file import PICTURE_SUFFIXES, SUFFIXES
 from vlm_serving.picture_stats import picture_statistics
 
 SHARPNESS_SIDE_PX = 256  # the longer side at which sharpness is measured, so that resolution does not count
-OTHER_SUFFIXES = frozenset({".tif", ".tiff", ".heic", ".avif", ".jp2", ".ico"})
-KNOWN_SUFFIXES = OTHER_SUFFIXES.union(*SUFFIXES.values())
 
 DROPS = {  # by name, what each means
     "too_small": "the shorter side is below `min_side_px`",
@@ -163,7 +161,7 @@ def _light_faults(signals: PictureSignals, limits: QualityLimits) -> list[Fault]
 def _file_faults(row: Mapping[str, Any]) -> list[Fault]:
     faults: list[Fault] = []
     suffix = PurePosixPath(row["file_name"]).suffix.lower()
-    if suffix in KNOWN_SUFFIXES and suffix not in SUFFIXES.get(row["format"], ()):
+    if suffix in PICTURE_SUFFIXES and suffix not in SUFFIXES.get(row["format"], ()):
         faults.append(Fault("wrong_extension", f"named {suffix}, is {row['format']}"))
     if row["mode"] == "CMYK" or row["mode"].startswith(("I", "F")) or row["mode"].endswith(";16"):
         faults.append(Fault("converted_colours", f"mode {row['mode']}"))

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from vlm_serving.errors import PictureError, PictureTooLargeError, UnsupportedPictureError
-from vlm_serving.images import PictureLimits, decode_picture
+from vlm_serving.images import PictureLimits, decode_picture, open_picture
+from vlm_serving.picture_formats import foreign_format
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model, model_pixels
 from vlm_serving.resizing import FAST, PILLOW
 
@@ -75,6 +76,36 @@ def test_an_animation_gives_its_first_frame() -> None:
     assert decode_picture(data).getpixel((2, 2)) == (255, 0, 0)
 
 
+def test_a_phone_s_jpeg_with_a_second_picture_is_the_first_one() -> None:
+    first, second = Image.effect_noise((400, 300), 90).convert("RGB"), Image.new("RGB", (400, 300), "blue")
+    plain, double = encoded(first, "JPEG"), encoded(first, "MPO", save_all=True, append_images=[second])
+    assert open_picture(double).format == "JPEG"
+    assert decode_picture(double).tobytes() == decode_picture(plain).tobytes()
+    assert np.array_equal(decode_for_model(double, CONTRACT).pixels, decode_for_model(plain, CONTRACT).pixels)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "AVIF"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2", "MP4"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\xff\x0a\xfa\x7f", "JPEG XL"),
+        (b"8BPS\0\1", "PSD"),
+        (b"%PDF-1.7", "PDF"),
+        (b"\n <svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"<?xml version='1.0'?>\n<!DOCTYPE svg>\n<svg/>", "SVG"),
+        (b"<?xml version='1.0'?><note/>", ""),
+        (b"\xff\xd8\xff\xe0", ""),
+        (b"hello", ""),
+        (b"", ""),
+    ],
+)
+def test_formats_that_are_not_read_are_named(data: bytes, name: str) -> None:
+    assert foreign_format(data) == name
+
+
 @pytest.mark.parametrize(
     ("data", "error", "text"),
     [
@@ -84,7 +115,11 @@ def test_an_animation_gives_its_first_frame() -> None:
             UnsupportedPictureError,
             r"not a readable picture .*Allowed: JPEG, PNG, WEBP, GIF, BMP",
         ),
-        (encoded(Image.new("RGB", (9, 9)), "TIFF"), UnsupportedPictureError, "not a readable picture"),
+        (
+            encoded(Image.new("RGB", (9, 9)), "TIFF"),
+            UnsupportedPictureError,
+            r"^The file is TIFF, which is not read\. Allowed: JPEG, PNG, WEBP, GIF, BMP\. Convert it\.$",
+        ),
         (encoded(Image.effect_noise((64, 64), 90))[:700], PictureError, "cannot be decoded .*damaged or cut off"),
         (encoded(Image.effect_noise((64, 64), 90), "JPEG")[:900], PictureError, "cannot be decoded"),
         (bomb(30_000, 30_000), PictureTooLargeError, r"pixels.* the limit is 40,000,000"),

@@ -55,6 +55,7 @@ PLAIN = {"mode": "RGB", "orientation": 1, "frames": 1, "transparent": False, "wi
     [
         (encoded(IMAGE, "JPEG"), {"format": "JPEG"}),
         (encoded(IMAGE, "BMP"), {"format": "BMP"}),
+        (encoded(IMAGE, "MPO", save_all=True, append_images=[picture(2)]), {"format": "JPEG"}),  # as phones write it
         (encoded(IMAGE.convert("CMYK"), "JPEG"), {"format": "JPEG", "mode": "CMYK"}),
         (encoded(IMAGE.convert("L"), "JPEG"), {"format": "JPEG", "mode": "L"}),
         (encoded(deep_grey()), {"format": "PNG", "mode": "I;16"}),
@@ -111,13 +112,14 @@ def test_half_a_file_is_truncated(kind: str):
     [
         (b"", "empty_file"),
         (b"a text file that somebody named .jpg\n", "not_a_picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_a_picture"),
-        (encoded(IMAGE, "TIFF"), "not_a_picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format"),
+        (encoded(IMAGE, "TIFF"), "unsupported_format"),
+        (encoded(IMAGE, "AVIF"), "unsupported_format"),
         (encoded(IMAGE)[:60] + b"\0" * 400 + encoded(IMAGE)[460:], "damaged_picture"),
         (encoded(Image.new("1", (30_000, 30_000))), "picture_too_large"),  # 110 kB that claim 900 megapixels
         (encoded(IMAGE) + b"\0" * 20 * 1024 * 1024, "picture_too_large"),
     ],
-    ids=["empty", "text", "svg", "tiff", "damaged", "bomb", "heavy"],
+    ids=["empty", "text", "svg", "tiff", "avif", "damaged", "bomb", "heavy"],
 )
 def test_each_refusal_has_its_reason(data: bytes, reason: str):
     assert refusal(data) == reason
@@ -131,7 +133,9 @@ def test_spoilt_bytes_give_a_picture_or_a_reason(kind: str, at: int, noise: byte
     try:
         file, pixels = read_picture(data)
     except PictureError as error:
-        assert fault_of(error, data) in {"not_a_picture", "truncated_picture", "damaged_picture", "picture_too_large"}
+        assert fault_of(error, data) in {
+            "not_a_picture", "unsupported_format", "truncated_picture", "damaged_picture", "picture_too_large"
+        }  # fmt: skip
     else:
         assert pixels.size == (file.width, file.height) and pixels.mode == "RGB"
 
