@@ -41,7 +41,7 @@ def import_source(
     that was left alone. Pictures stream; rows stay in memory (about 1 kB each). Raises SourceError if nothing is
     usable, or as soon as more than `max_bad_fraction` of the source's rows are not.
     """
-    total = source.total()
+    total = source.total(log)
     if total == 0:
         raise SourceError(
             f"The source '{source.attribution.title}' is empty: 0 pictures. Put pictures and captions into it."

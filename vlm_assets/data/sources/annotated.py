@@ -66,7 +66,7 @@ class AnnotatedSource:
         progress.done()
         return state.hexdigest()
 
-    def total(self) -> int:
+    def total(self, log: Log = silent) -> int:
         """Pictures that the annotations name, and pieces of annotations that cannot be used."""
         return len(self._entries)
 

@@ -35,6 +35,14 @@ class Attribution:
     url: str = ""
 
 
+class UnusableRowError(Exception):
+    """Why one row gives no picture with a caption. A source turns it into a row with a reason; it never gets out."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 def silent(_: str) -> None:
     """A log that nobody reads."""
 
@@ -51,8 +59,8 @@ class Source(Protocol):
         """Hex digest of the content: changes if, and only if, a row or a picture changes. Reads it, if it must."""
         ...
 
-    def total(self) -> int:
-        """Number of rows that iterating yields; for progress."""
+    def total(self, log: Log = silent) -> int:
+        """Number of rows that iterating yields; for progress. Reads the source through, if it must."""
         ...
 
     def __iter__(self) -> Iterator[SourceRow]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vlm_assets.data.sources.annotated import AnnotatedConfig, Annotation
-from vlm_assets.data.sources.base import Slots, Source
+from vlm_assets.data.sources.base import Slots, Source, UnusableRowError
 from vlm_assets.data.sources.columns import split_of
 from vlm_assets.data.sources.documents import address, listed, near, read_json
 from vlm_assets.data.sources.listing import Listing
@@ -120,10 +120,15 @@ def karpathy_entries(name: str, where: str, images: Sequence[Record], given_spli
             yield Annotation(f"{base} image number {number}", reason="malformed_image", detail=detail)
             continue
         texts = [sentence.get("raw") for sentence in sentences if isinstance(sentence, dict)]
-        split = split_of(image.get("split", ""), f"{where}: image {file}") if given_splits else ""
+        place = f"{base} image {file}"
+        try:
+            split = split_of(image.get("split", "")) if given_splits else ""
+        except UnusableRowError as fault:
+            yield Annotation(place, file, reason=fault.reason, detail=str(fault))
+            continue
         captions = _clean(text for text in texts if isinstance(text, str))
         names = _names(str(image.get("filepath", "")), file)
-        yield Annotation(f"{base} image {file}", file, captions, split=split, names=names)
+        yield Annotation(place, file, captions, split=split, names=names)
 
 
 def _names(folder: str, file: str) -> tuple[str, ...]:

@@ -4,8 +4,10 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from vlm_assets.data.sources.base import UnusableRowError
 from vlm_assets.errors import SourceError
 
+SHOWN_CHARACTERS = 80
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -59,22 +61,31 @@ def text_of(value: object) -> str:
     return str(value).strip()
 
 
-def captions_of(value: object, where: str, column: str) -> tuple[str, ...]:
-    """The captions in a cell: a string, or a list of strings; empty ones are left out. SourceError on anything else."""
+def captions_of(value: object, column: str) -> tuple[str, ...]:
+    """The captions in a cell: a string, or a list of strings; empty ones are left out.
+
+    Raises UnusableRowError on anything else.
+    """
     items: list[object] = value if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType]
-    for item in items:
-        if item is not None and not isinstance(item, str):
-            raise SourceError(f"{where}: '{column}' holds {item!r}; expected a string or a list of strings.")
-    return tuple(item.strip() for item in items if isinstance(item, str) and item.strip())
+    present = [item for item in items if item is not None and item == item]  # NaN stands for nothing
+    texts = [item for item in present if isinstance(item, str)]
+    if len(texts) < len(present):
+        other = next(item for item in present if not isinstance(item, str))
+        detail = f"'{column}' holds {str(other)[:SHOWN_CHARACTERS]}; expected a string or a list of strings"
+        raise UnusableRowError("malformed_caption", detail)
+    return tuple(text.strip() for text in texts if text.strip())
 
 
-def split_of(value: object, where: str) -> str:
-    """The split that a cell prescribes: train, val or test; "" where it is empty. SourceError on another name."""
+def split_of(value: object) -> str:
+    """The split that a cell prescribes: train, val or test; "" where it is empty.
+
+    Raises UnusableRowError on another name.
+    """
     name = text_of(value)
     if not name:
         return ""
     if name.lower() not in SPLIT_NAMES:
-        raise SourceError(
-            f"{where}: unknown split {name!r}. Use one of {', '.join(SPLIT_NAMES)}, or leave the column out."
-        )
+        known = ", ".join(SPLIT_NAMES)
+        detail = f"unknown split {name[:SHOWN_CHARACTERS]!r}; use one of {known}, or leave the column out"
+        raise UnusableRowError("unknown_split", detail)
     return SPLIT_NAMES[name.lower()]

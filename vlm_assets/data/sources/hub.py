@@ -8,17 +8,17 @@ library has no switch for it any more, and none is set here.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 from vlm_assets.contracts import digest
 from vlm_assets.data.sources.base import Log, silent
 from vlm_assets.data.sources.files import LocalFiles, fingerprint
-from vlm_assets.data.sources.rows import Row
+from vlm_assets.data.sources.rows import Column, Row, labels_of
 from vlm_assets.errors import SourceError, UnreadableFileError
+from vlm_assets.progress import Progress
 
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
 HUB_ID = re.compile(r"^[\w-][\w.-]*(/[\w.-]+)?$")
@@ -56,19 +56,22 @@ class LoadedRows:
         """Names of the splits."""
         return [str(split) for split in self._loaded]
 
-    def columns(self) -> list[str]:
-        """Names of the columns; where the data set does not declare them, those of its first row."""
+    def columns(self) -> Mapping[str, Column]:
+        """Columns by name; where the data set does not declare them, those of its first row."""
         return self._columns
 
     @cached_property
-    def _columns(self) -> list[str]:
+    def _columns(self) -> Mapping[str, Column]:
         first = next(iter(self._loaded.values()))
         with self._explained():
-            return list(first.column_names or next(iter(first), {}))
+            if first.features is None:
+                return {str(name): Column() for name in first.column_names or next(iter(first), {})}
+            said = first.features.to_dict()
+            return {name: Column(str(kind), labels_of(said[name])) for name, kind in first.features.items()}
 
-    def total(self, splits: Sequence[str]) -> int:
+    def total(self, splits: Sequence[str], log: Log = silent) -> int:
         """Number of rows: as the data set declares it, or else counted by reading one column."""
-        return sum(self._count(split) for split in splits)
+        return sum(self._count(split, log) for split in splits)
 
     def rows(self, splits: Sequence[str], columns: Sequence[str]) -> Iterator[Row]:
         """Stream the rows; pictures stay encoded."""
@@ -100,14 +103,21 @@ class LoadedRows:
             loaded = load_dataset(self.path, self.name or None, revision=revision, streaming=True)
             return {str(split): rows.decode(False) for split, rows in loaded.items()}
 
-    def _count(self, split: str) -> int:
+    def _count(self, split: str, log: Log) -> int:
         rows = self._loaded[split]
         declared = (rows.info.splits or {}).get(split)
         if declared is not None and declared.num_examples:
             return int(declared.num_examples)
+        names = [*self._columns]
+        small = [column for column in names if column not in ("image", "picture")][:1] or names[:1]
+        progress = Progress(f"count {split}", 0, log, "rows")
+        count = 0
         with self._explained():
-            small = [column for column in self._columns if column not in ("image", "picture")][:1] or self._columns[:1]
-            return sum(1 for _ in islice(rows.select_columns(small), None))
+            for _ in rows.select_columns(small):
+                count += 1
+                progress.advance()
+        progress.done()
+        return count
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

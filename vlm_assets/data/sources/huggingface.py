@@ -1,6 +1,6 @@
 """Hugging Face data sets: by hub id at a pinned commit, or Parquet, Arrow and `save_to_disk`, local or on S3."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -8,8 +8,9 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, silent
+from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, UnusableRowError, silent
 from vlm_assets.data.sources.columns import (
+    SHOWN_CHARACTERS,
     SPLIT_NAMES,
     captions_of,
     missing_column,
@@ -20,11 +21,14 @@ from vlm_assets.data.sources.columns import (
 )
 from vlm_assets.data.sources.files import LocalFiles, in_threads, open_files, open_parent
 from vlm_assets.data.sources.hub import HUB_ID, LoadedRows
-from vlm_assets.data.sources.rows import Row, Rows
+from vlm_assets.data.sources.named_files import web_address
+from vlm_assets.data.sources.rows import Column, Row, Rows
 from vlm_assets.data.sources.shard_files import ShardFiles
 from vlm_assets.errors import ConfigError, SourceError, UnreadableFileError
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentences")
+LISTS = ("list", "large_list", "fixed_size_list", "sequence")  # what the types of lists begin with
+TEXTS = ("string", "utf8", "struct", "null", "{")  # what is in the types that may hold captions
 OUR_SPLITS = ("train", "val", "test", "")
 
 
@@ -80,49 +84,68 @@ class HuggingFaceSource:
         """Digest of the files, or the hub's commit: rows are not read for it."""
         return self.data.fingerprint(log)
 
-    def total(self) -> int:
+    def total(self, log: Log = silent) -> int:
         """Rows in the chosen splits."""
-        return self.data.total([*self._splits])
+        return self.data.total([*self._splits], log)
 
     def __iter__(self) -> Iterator[SourceRow]:
         """Yield the rows, split by split."""
-        captions = self._caption_columns
-        columns = [self.config.picture_column, *captions, self.config.group_column, self.config.split_column]
-        for column in filter(None, columns):
-            require_column(_outer(column), self._columns, self.data.title, self._setting(column))
-        wanted = list(dict.fromkeys(_outer(column) for column in columns if column))
-        yield from in_threads(self._row, self.data.rows([*self._splits], wanted))
+        self._check_columns()
+        columns = [self.config.picture_column, *self._caption_columns, self.config.group_column]
+        wanted = dict.fromkeys(_outer(column) for column in (*columns, self.config.split_column) if column)
+        yield from in_threads(self._row, self.data.rows([*self._splits], [*wanted]))
 
     def _row(self, row: Row) -> SourceRow:
-        where = f"{self.data.title}/{row.where}"
-        found = (captions_of(value_of(row.values, column), where, column) for column in self._caption_columns)
-        captions = tuple(dict.fromkeys(caption for each in found for caption in each))
-        file_name, path, picture = _picture_of(row.values.get(self.config.picture_column))
-
-        def unusable(reason: str, detail: str) -> SourceRow:
-            return SourceRow(row.where, reason=reason, detail=detail, file_name=file_name)
-
-        if not captions:
-            return unusable("no_caption", f"{', '.join(self._caption_columns)}: empty")
-        if picture is None and not path:
-            return unusable("missing_picture", f"'{self.config.picture_column}' is empty")
+        file_name = ""
         try:
-            data = self.data.read(path) if picture is None else picture
-        except UnreadableFileError as error:
-            return unusable("unreadable_picture", str(error))
-        return SourceRow(
-            row.where,
-            data,
-            captions=captions,
-            group=text_of(value_of(row.values, self.config.group_column)) if self.config.group_column else "",
-            split=self._split(row, where),
-            file_name=file_name,
-        )
+            file_name, path, picture = _picture_of(row.values.get(self.config.picture_column))
+            found = (captions_of(self._value(row, column), column) for column in self._caption_columns)
+            captions = tuple(dict.fromkeys(caption for each in found for caption in each))
+            if not captions:
+                raise UnusableRowError("no_caption", f"{', '.join(self._caption_columns)}: empty")
+            if picture is None and not path:
+                raise UnusableRowError("missing_picture", f"'{self.config.picture_column}' is empty")
+            split = self._split(row)
+            data = self._read(path) if picture is None else picture
+        except UnusableRowError as fault:
+            return SourceRow(row.where, reason=fault.reason, detail=str(fault), file_name=file_name)
+        group = text_of(self._value(row, self.config.group_column)) if self.config.group_column else ""
+        return SourceRow(row.where, data, captions=captions, group=group, split=split, file_name=file_name)
 
-    def _split(self, row: Row, where: str) -> str:
-        if self.config.split_column:
-            return split_of(value_of(row.values, self.config.split_column), where)
-        return self._splits[row.split]
+    def _read(self, path: str) -> bytes:
+        if address := web_address(path):
+            raise UnusableRowError("picture_is_a_url", address)
+        try:
+            return self.data.read(path)
+        except UnreadableFileError as error:
+            raise UnusableRowError("unreadable_picture", str(error)) from error
+
+    def _value(self, row: Row, column: str) -> Any:
+        """The value of a column; of a class label the name that its number stands for."""
+        value, declared = value_of(row.values, column), self._columns.get(column)
+        return _labelled(value, declared.labels) if declared and declared.labels else value
+
+    def _split(self, row: Row) -> str:
+        column = self.config.split_column
+        return split_of(self._value(row, column)) if column else self._splits[row.split]
+
+    def _check_columns(self) -> None:
+        """All columns that the settings name are there, and of a type that can be read, as far as it is declared."""
+        picture, captions = self.config.picture_column, self._caption_columns
+        for column in filter(None, (picture, *captions, self.config.group_column, self.config.split_column)):
+            require_column(_outer(column), self._columns, self.data.title, self._setting(column))
+        if self._columns[_outer(picture)].kind.lower().startswith(LISTS):
+            raise self._wrong_kind(picture, "one picture a row (an image, its bytes or its path)")
+        for column in captions:
+            declared = self._columns.get(column)  # None: it is inside a struct
+            if declared and declared.kind and not (declared.labels or any(word in declared.kind for word in TEXTS)):
+                raise self._wrong_kind(column, "text, a list of texts, or class labels")
+
+    def _wrong_kind(self, column: str, expected: str) -> SourceError:
+        return SourceError(
+            f"{self.data.title}: the column '{column}' is of type {self._columns[column].kind[:SHOWN_CHARACTERS]}; "
+            f"expected {expected}. Set {self._setting(column)} to another column, or write the data set anew."
+        )
 
     @cached_property
     def _splits(self) -> Mapping[str, str]:
@@ -147,7 +170,7 @@ class HuggingFaceSource:
         return {split: SPLIT_NAMES.get(split.lower(), "") for split in found}
 
     @cached_property
-    def _columns(self) -> list[str]:
+    def _columns(self) -> Mapping[str, Column]:
         return self.data.columns()
 
     @cached_property
@@ -192,8 +215,18 @@ def _picture_of(value: Any) -> tuple[str, str, bytes | None]:
     if isinstance(value, Mapping):
         path, data = text_of(value.get("path")), value.get("bytes")  # pyright: ignore
         return PurePosixPath(path).name, path, None if data is None else bytes(data)  # pyright: ignore
+    if value is not None and not isinstance(value, (str, float)):
+        detail = f"the picture is a {type(value).__name__}; expected an image, its bytes or its path"
+        raise UnusableRowError("malformed_picture", detail)
     path = text_of(value)
     return PurePosixPath(path).name, path, None
+
+
+def _labelled(value: Any, labels: Sequence[str]) -> Any:
+    """The names of class labels; -1 and nothing stand for none."""
+    if isinstance(value, list):
+        return [_labelled(item, labels) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return labels[value] if isinstance(value, int) and 0 <= value < len(labels) else None
 
 
 def _outer(column: str) -> str:

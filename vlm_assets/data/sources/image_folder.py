@@ -6,8 +6,7 @@ a column `split`, or else of a folder called `train`, `validation` or `test`, wh
 https://huggingface.co/docs/datasets/image_dataset#imagefolder
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from posixpath import splitext
@@ -16,16 +15,27 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, silent
-from vlm_assets.data.sources.columns import SPLIT_NAMES, captions_of, missing_column, require_column, split_of, text_of
+from vlm_assets.data.picture_file import PICTURE_SUFFIXES
+from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, UnusableRowError, silent
+from vlm_assets.data.sources.columns import (
+    SHOWN_CHARACTERS,
+    SPLIT_NAMES,
+    captions_of,
+    missing_column,
+    require_column,
+    split_of,
+    text_of,
+)
+from vlm_assets.data.sources.documents import listed, near
 from vlm_assets.data.sources.entries import Entries, Entry
-from vlm_assets.data.sources.files import FileInfo, fingerprint, in_threads, inner_name, open_files
-from vlm_assets.data.sources.records import Record, read_records
+from vlm_assets.data.sources.files import fingerprint, in_threads, inner_name, open_files
+from vlm_assets.data.sources.named_files import NamedFiles, web_address
+from vlm_assets.data.sources.records import Record, read_columns, read_records
 from vlm_assets.errors import SourceError
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 CAPTION_COLUMNS = ("text", "captions")
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+NAME_COLUMN, SPLIT_COLUMN = "file_name", "split"
 EXAMPLE = '{"file_name": "a.png", "text": "a red coat"}'
 
 
@@ -46,17 +56,11 @@ class ImageFolderConfig(dg.Config):
         return ImageFolderSource(self.path, self.caption_column, self.group_column, self.title, self.licence)
 
 
-@dataclass(frozen=True)
-class Metadata:
-    """One row of one metadata file."""
-
-    file: str  # "train/metadata.csv"
-    where: str  # with the root, for error texts
-    record: Record
-
-
 class ImageFolderSource:
-    """Pictures and captions of one folder. Files without a row and rows without a file come out with a reason."""
+    """Pictures and captions of one folder. Files without a row and rows without a file come out with a reason.
+
+    Of the metadata only the columns that are read are taken, row by row; what stays in memory is about 1 kB a picture.
+    """
 
     def __init__(
         self, path: str | Path, caption_column: str = "", group_column: str = "", title: str = "", licence: str = ""
@@ -69,10 +73,11 @@ class ImageFolderSource:
 
     def fingerprint(self, log: Log = silent) -> str:
         """Digest of the metadata, of each picture's bytes and of the columns read; reads a local folder once."""
-        read = [info for info in self._listing.values() if info.name in self._pictures or info.name in self._metadata]
-        return fingerprint(self.files, read, self.caption_column, self.group_column, log=log)
+        read = {*self._metadata, *self._named, *self._unnamed_pictures}
+        infos = [info for info in self._listing if info.name in read]
+        return fingerprint(self.files, infos, self.caption_column, self.group_column, log=log)
 
-    def total(self) -> int:
+    def total(self, log: Log = silent) -> int:
         """Pictures named in the metadata, rows that name none, and pictures that have no row."""
         return len(self._entries) + len(self._unnamed_pictures)
 
@@ -88,28 +93,30 @@ class ImageFolderSource:
             return entry.unusable(entry.reason, entry.detail)
         if not entry.captions:
             return entry.unusable("no_caption", f"'{self._caption_column}' is missing or empty")
-        if entry.file_name not in self._pictures:
-            return entry.unusable("missing_picture", f"no picture {entry.file_name} in the folder")
-        return entry.read(self.files, self._listing[entry.file_name])
+        info = self._listing.find(entry.file_name)
+        if info is None:
+            return entry.unusable("missing_picture", self._listing.missing(entry.file_name, "the folder"))
+        return entry.read(self.files, info)
 
     @cached_property
-    def _listing(self) -> Mapping[str, FileInfo]:
-        return {info.name: info for info in self.files.list()}
+    def _listing(self) -> NamedFiles:
+        """All files by name relative to the folder; `../elsewhere.png` is never among them."""
+        return NamedFiles(self.files.list())
 
     @cached_property
-    def _pictures(self) -> frozenset[str]:
-        """Pictures by name relative to the folder; `../elsewhere.png` is never among them."""
-        return frozenset(name for name in self._listing if splitext(name)[1].lower() in PICTURE_SUFFIXES)
+    def _named(self) -> set[str]:
+        return {entry.file_name for entry in self._entries}
 
     @cached_property
     def _unnamed_pictures(self) -> list[str]:
-        named = {entry.file_name for entry in self._entries}
-        return [name for name in self._listing if name in self._pictures and name not in named]
+        """Whatever the metadata names is read; of the other files, those that are pictures by their suffix count."""
+        pictures = [info.name for info in self._listing if splitext(info.name)[1].lower() in PICTURE_SUFFIXES]
+        return [name for name in pictures if name not in self._named]
 
     @cached_property
     def _metadata(self) -> list[str]:
         """The metadata files: one per folder at most, all of one kind."""
-        found = [name for name in self._listing if name.rpartition("/")[2] in METADATA_NAMES]
+        found = [info.name for info in self._listing if info.name.rpartition("/")[2] in METADATA_NAMES]
         kinds = sorted({name.rpartition(".")[2] for name in found})
         if not found:
             raise SourceError(
@@ -123,46 +130,58 @@ class ImageFolderSource:
         return found
 
     @cached_property
-    def _rows(self) -> list[Metadata]:
-        rows = [
-            Metadata(name, f"{self.files.uri}/{name}:{record.line}", record)
-            for name in self._metadata
-            for record in read_records(self.files, name)
-        ]
-        if not rows:
-            raise SourceError(f"{self._where} is empty. Write one line per picture into it, such as {EXAMPLE}.")
-        return rows
-
-    @cached_property
     def _entries(self) -> Entries:
         if self.group_column:
             require_column(self.group_column, self._columns, self._where, "group_column")
+        wanted = {NAME_COLUMN, SPLIT_COLUMN, self._caption_column, self.group_column}
         entries = Entries()
-        for row in self._rows:
-            folder = row.file.rpartition("/")[0]
-            where = f"{row.file}:{row.record.line}"
-            if row.record.fault:
-                entries.add_unusable(where, "ragged_line", row.record.fault)
-                continue
-            values, name = row.record.values, self._name(row, folder)
-            captions = captions_of(values.get(self._caption_column), row.where, self._caption_column)
-            split = split_of(values.get("split"), row.where) or SPLIT_NAMES.get(name.partition("/")[0].lower(), "")
-            group = text_of(values.get(self.group_column)) if self.group_column else ""
-            entries.add(f"{where} {name}", name, captions, group=group, split=split)
+        for file in self._metadata:
+            for record in read_records(self.files, file, columns=wanted):
+                self._add(entries, file, record)
+        if not len(entries):
+            raise self._empty()
         return entries
 
-    def _name(self, row: Metadata, folder: str) -> str:
-        name = row.record.values.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise SourceError(
-                f"{row.where}: no 'file_name' in {dict(row.record.values)!r:.80}. Each row names its picture."
+    def _add(self, entries: Entries, file: str, record: Record) -> None:
+        """Take one row. What is wrong with its own cells puts it aside; the others are none the worse for it."""
+        where, values, name = f"{file}:{record.line}", record.values, ""
+        try:
+            if record.fault:
+                raise UnusableRowError("ragged_line", record.fault)
+            name = self._name(values.get(NAME_COLUMN), file)
+            captions = captions_of(values.get(self._caption_column), self._caption_column)
+            split = split_of(values.get(SPLIT_COLUMN)) or SPLIT_NAMES.get(name.partition("/")[0].lower(), "")
+        except UnusableRowError as fault:
+            entries.add_unusable(f"{where} {name}".strip(), fault.reason, str(fault), name)
+            return
+        group = text_of(values.get(self.group_column)) if self.group_column else ""
+        entries.add(f"{where} {name}", name, captions, group=group, split=split)
+
+    def _name(self, said: object, file: str) -> str:
+        """The picture's name below the root, as the disk spells it. Raises UnusableRowError if the row names none."""
+        if not isinstance(said, str) or not said.strip():
+            detail = (
+                f"'{NAME_COLUMN}' holds {text_of(said)[:SHOWN_CHARACTERS] or 'nothing'}; expected the picture's name"
             )
-        inner = inner_name(name)
-        return name if inner is None else f"{folder}/{inner}" if folder else inner
+            raise UnusableRowError("no_file_name", detail)
+        if address := web_address(said):
+            raise UnusableRowError("picture_is_a_url", address)
+        folder, inner = file.rpartition("/")[0], inner_name(said)
+        name = said if inner is None else f"{folder}/{inner}" if folder else inner
+        found = self._listing.find(name)
+        return found.name if found else name
 
     @cached_property
-    def _columns(self) -> set[str]:
-        return {column for row in self._rows for column in row.record.values}
+    def _columns(self) -> list[str]:
+        columns = dict.fromkeys(column for file in self._metadata for column in read_columns(self.files, file))
+        if not columns:
+            raise self._empty()
+        if NAME_COLUMN not in columns:
+            raise SourceError(
+                f"{self._where} has no column '{NAME_COLUMN}'; it has {listed(columns)}.{near(NAME_COLUMN, columns)} "
+                "Each row names its picture in it."
+            )
+        return [*columns]
 
     @cached_property
     def _caption_column(self) -> str:
@@ -173,6 +192,9 @@ class ImageFolderSource:
             if column in self._columns:
                 return column
         raise missing_column(CAPTION_COLUMNS, self._columns, self._where, "caption_column")
+
+    def _empty(self) -> SourceError:
+        return SourceError(f"{self._where} is empty. Write one line per picture into it, such as {EXAMPLE}.")
 
     @property
     def _where(self) -> str:

@@ -84,7 +84,7 @@ class OpenMojiSource:
             state.update(drawing.svg.encode())
         return state.hexdigest()
 
-    def total(self) -> int:
+    def total(self, log: Log = silent) -> int:
         """Number of drawings in the subset."""
         return len(self._drawings)
 

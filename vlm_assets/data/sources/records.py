@@ -5,15 +5,18 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from vlm_assets.data.sources.files import Files
 from vlm_assets.errors import SourceError
 
+SUFFIXES = ("csv", "tsv", "txt", "jsonl", "ndjson", "parquet")  # .txt is CSV: Kaggle's captions.txt
 DELIMITERS = (",", ";", "\t", "|")  # Excel writes ";" where the comma is the decimal point
 PARQUET_BATCH_ROWS = 256
+PARQUET_BUFFER_BYTES = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # as Windows editors leave it
 JSON_EXAMPLE = '{"file_name": "a.png", "text": "a red coat"}'
 
@@ -27,25 +30,34 @@ class Record:
     fault: str = ""
 
 
-def read_records(files: Files, name: str, delimiter: str = "") -> Iterator[Record]:
-    """Stream the rows of a table; its kind is told by the suffix.
+Wanted = Collection[str] | None  # columns; None = all
+Reader = Callable[[BinaryIO, str, Wanted], Iterator[Record]]
+
+
+def read_records(files: Files, name: str, delimiter: str = "", columns: Wanted = None) -> Iterator[Record]:
+    """Stream the rows of a table, with no other columns than those wanted; its kind is told by the suffix.
 
     `delimiter` is that of CSV; "" = a tab for .tsv, else whichever the header has most of. Raises SourceError with
     file and line on what is not UTF-8, not JSON, not CSV or not Parquet.
     """
-    suffix = name.rpartition(".")[2].lower()
-    where = f"{files.uri}/{name}"
-    readers: dict[str, Callable[[BinaryIO, str], Iterator[Record]]] = {
-        "csv": lambda file, where: _read_csv(file, where, delimiter),
-        "tsv": lambda file, where: _read_csv(file, where, delimiter or "\t"),
-        "jsonl": _read_json_lines,
-        "ndjson": _read_json_lines,
-        "parquet": _read_parquet,
-    }
-    if suffix not in readers:
-        raise SourceError(f"{where} is no table that can be read; use {', '.join(f'.{kind}' for kind in readers)}.")
-    with files.open(name) as file:
-        yield from readers[suffix](file, where)
+    with _opened(files, name) as (kind, file, where):
+        if kind == "parquet":
+            yield from _read_parquet(file, where, columns)
+        elif kind in ("jsonl", "ndjson"):
+            yield from _read_json_lines(file, where, columns)
+        else:
+            yield from _read_csv(file, where, columns, _delimiter(kind, delimiter))
+
+
+def read_columns(files: Files, name: str, delimiter: str = "") -> list[str]:
+    """Names of a table's columns; of JSON lines, which have no header, the keys of all lines. Raises as read_records"""
+    with _opened(files, name) as (kind, file, where):
+        if kind == "parquet":
+            with _parquet(file, where) as table:
+                return list(table.schema_arrow.names)
+        if kind in ("jsonl", "ndjson"):
+            return list(dict.fromkeys(key for record in _read_json_lines(file, where, None) for key in record.values))
+        return _csv_rows(file, where, _delimiter(kind, delimiter))[0]
 
 
 def decoded_lines(file: BinaryIO, where: str) -> Iterator[str]:
@@ -62,10 +74,24 @@ def decoded_lines(file: BinaryIO, where: str) -> Iterator[str]:
             ) from error
 
 
-def _read_json_lines(file: BinaryIO, where: str) -> Iterator[Record]:
+@contextmanager
+def _opened(files: Files, name: str) -> Iterator[tuple[str, BinaryIO, str]]:
+    """The table's kind, its bytes, and what error texts call it."""
+    kind, where = name.rpartition(".")[2].lower(), f"{files.uri}/{name}"
+    if kind not in SUFFIXES:
+        raise SourceError(f"{where} is no table that can be read; use {', '.join(f'.{known}' for known in SUFFIXES)}.")
+    with files.open(name) as file:
+        yield kind, file, where
+
+
+def _delimiter(kind: str, given: str) -> str:
+    return given or ("\t" if kind == "tsv" else "")
+
+
+def _read_json_lines(file: BinaryIO, where: str, columns: Wanted) -> Iterator[Record]:
     for number, line in enumerate(decoded_lines(file, where), start=1):
         if line.strip():
-            yield Record(number, _json_object(line, f"{where}:{number}"))
+            yield Record(number, _only(columns, _json_object(line, f"{where}:{number}")))
 
 
 def _json_object(line: str, where: str) -> Mapping[str, Any]:
@@ -85,20 +111,35 @@ def _json_object(line: str, where: str) -> Mapping[str, Any]:
     return value  # pyright: ignore[reportUnknownVariableType]
 
 
-def _read_csv(file: BinaryIO, where: str, delimiter: str) -> Iterator[Record]:
+def _read_csv(file: BinaryIO, where: str, columns: Wanted, delimiter: str) -> Iterator[Record]:
+    header, rows = _csv_rows(file, where, delimiter)
+    for line, cells in rows:
+        if len(cells) == len(header):
+            yield Record(line, _only(columns, dict(zip(header, cells, strict=True))))
+        else:
+            seen = " | ".join(cells)[:120]
+            yield Record(line, fault=f"{len(cells)} cells, the header names {len(header)}: {seen}")
+
+
+def _csv_rows(file: BinaryIO, where: str, delimiter: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The header, and the cells of each row with the line where it starts."""
     lines = decoded_lines(file, where)
     first = next(lines, "")
     if not first.strip():
         raise SourceError(f"{where} is empty: its first line must name the columns.")
-    reader = csv.reader(_chain(first, lines), delimiter=delimiter or max(DELIMITERS, key=first.count), strict=True)
-    header: list[str] = []
+    delimiter = delimiter or max(DELIMITERS, key=first.count)
+    rows = _csv_cells(_chain(first, lines), where, delimiter)
+    _, header = next(rows)
+    return _header([cell.strip() for cell in header], where), rows
+
+
+def _csv_cells(lines: Iterator[str], where: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     line = 1
     try:
         for cells in reader:
-            if not header:
-                header = _header([cell.strip() for cell in cells], where)
-            elif cells:  # an empty line is no row
-                yield _record(line, header, cells)
+            if cells:  # an empty line is no row
+                yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
         raise SourceError(
@@ -118,23 +159,26 @@ def _header(names: list[str], where: str) -> list[str]:
     return names
 
 
-def _record(line: int, header: list[str], cells: list[str]) -> Record:
-    if len(cells) == len(header):
-        return Record(line, dict(zip(header, cells, strict=True)))
-    seen = " | ".join(cells)[:120]
-    return Record(line, fault=f"{len(cells)} cells, the header names {len(header)}: {seen}")
-
-
-def _read_parquet(file: BinaryIO, where: str) -> Iterator[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(file)
-        row = 0
-        for batch in table.iter_batches(PARQUET_BATCH_ROWS):
+def _read_parquet(file: BinaryIO, where: str, columns: Wanted) -> Iterator[Record]:
+    row = 0
+    with _parquet(file, where) as table:
+        names = [name for name in table.schema_arrow.names if columns is None or name in columns]
+        for batch in table.iter_batches(PARQUET_BATCH_ROWS, columns=names, use_threads=False):
             for values in batch.to_pylist():
                 row += 1
                 yield Record(row, values)
+
+
+@contextmanager
+def _parquet(file: BinaryIO, where: str) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:  # buffered: of a large row group only the page at hand is in memory
+        yield pq.ParquetFile(file, buffer_size=PARQUET_BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{where} is not readable Parquet: {str(error).splitlines()[0]}") from error
+
+
+def _only(columns: Wanted, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return values if columns is None else {name: value for name, value in values.items() if name in columns}

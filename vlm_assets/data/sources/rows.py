@@ -8,12 +8,31 @@ from vlm_assets.data.sources.base import Log, silent
 
 
 @dataclass(frozen=True)
+class Column:
+    """What the data set declares of a column."""
+
+    kind: str = ""  # its type, as the data set calls it; "" = not declared
+    labels: tuple[str, ...] = ()  # of class labels: what their numbers stand for
+
+
+@dataclass(frozen=True)
 class Row:
     """One row as the data set has it."""
 
     where: str  # file or split, and number of the row, from 1
     split: str  # as the data set calls it; "" = it has none
     values: Mapping[str, Any]
+
+
+def labels_of(feature: Any) -> tuple[str, ...]:
+    """The names of a class label, or of a list of them, in a column's declaration as `datasets` writes it (JSON)."""
+    if isinstance(feature, list) and feature:
+        return labels_of(feature[0])  # pyright: ignore[reportUnknownArgumentType]
+    if not isinstance(feature, Mapping):
+        return ()
+    if feature.get("_type") == "ClassLabel":
+        return tuple(map(str, feature.get("names") or ()))
+    return labels_of(feature.get("feature"))
 
 
 class Rows(Protocol):
@@ -37,12 +56,12 @@ class Rows(Protocol):
         """Names of the splits."""
         ...
 
-    def columns(self) -> list[str]:
-        """Names of the columns."""
+    def columns(self) -> Mapping[str, Column]:
+        """The columns by name."""
         ...
 
-    def total(self, splits: Sequence[str]) -> int:
-        """Number of rows in these splits."""
+    def total(self, splits: Sequence[str], log: Log = silent) -> int:
+        """Number of rows in these splits. Reads them, if it must."""
         ...
 
     def rows(self, splits: Sequence[str], columns: Sequence[str]) -> Iterator[Row]:

@@ -9,6 +9,7 @@ https://huggingface.co/docs/hub/datasets-file-names-and-splits
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownParameterType=false
 # pyright: reportUnknownArgumentType=false
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ from typing import Any
 from vlm_assets.data.sources.base import Log, silent
 from vlm_assets.data.sources.columns import SPLIT_NAMES
 from vlm_assets.data.sources.files import FileInfo, Files, LocalFiles, fingerprint, inner_name
-from vlm_assets.data.sources.rows import Row
+from vlm_assets.data.sources.rows import Column, Row, labels_of
 from vlm_assets.errors import SourceError, UnreadableFileError
+from vlm_assets.progress import Progress
 
 BATCH_ROWS = 16  # with pictures in them
 BUFFER_BYTES = 1 << 20
@@ -45,14 +47,23 @@ class ShardFiles:
         """Names of the splits in the order of their files; "" for files whose name tells none."""
         return list(dict.fromkeys(split_of_file(info.name) for info in self._shards))
 
-    def total(self, splits: Sequence[str]) -> int:
+    def total(self, splits: Sequence[str], log: Log = silent) -> int:
         """Rows in these splits; of Parquet only the footers are read."""
-        return sum(self._count(name) for name in self._names(splits))
+        names = self._names(splits)
+        progress = Progress("count", len(names), log, "files")
+        count = 0
+        for name in names:
+            count += self._count(name)
+            progress.advance()
+        progress.done()
+        return count
 
-    def columns(self) -> list[str]:
+    def columns(self) -> dict[str, Column]:
         """Columns of the first file."""
         with self._schema(self._shards[0].name) as schema:
-            return [str(name) for name in schema.names]
+            said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+            features = said.get("info", {}).get("features", {})
+            return {field.name: Column(str(field.type), labels_of(features.get(field.name))) for field in schema}
 
     def rows(self, splits: Sequence[str], columns: Sequence[str]) -> Iterator[Row]:
         """Stream the rows of these splits with these columns, file by file."""

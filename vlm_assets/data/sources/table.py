@@ -1,6 +1,6 @@
 """Any table with a picture column, CSV, TSV, JSON lines or Parquet: captions from columns, or worded by templates."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from posixpath import splitext
 from typing import Literal
@@ -8,12 +8,15 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, silent
+from vlm_assets.data.picture_file import PICTURE_SUFFIXES
+from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, UnusableRowError, silent
 from vlm_assets.data.sources.columns import captions_of, missing_column, split_of, text_of
+from vlm_assets.data.sources.conditions import Conditions
+from vlm_assets.data.sources.documents import listed, near
 from vlm_assets.data.sources.entries import Entries, Entry
 from vlm_assets.data.sources.files import FileInfo, Files, fingerprint, in_threads, inner_name, open_files
-from vlm_assets.data.sources.image_folder import PICTURE_SUFFIXES
-from vlm_assets.data.sources.records import Record, read_records
+from vlm_assets.data.sources.named_files import NamedFiles, web_address
+from vlm_assets.data.sources.records import SUFFIXES, Record, read_columns, read_records
 from vlm_assets.data.sources.wording import TemplateConfig, first_fitting
 from vlm_assets.errors import ConfigError, SourceError
 
@@ -86,12 +89,12 @@ class TableSource:
 
     def fingerprint(self, log: Log = silent) -> str:
         """Digest of the table and of the pictures' bytes; reads a local folder once."""
-        named = {entry.file_name for entry in self._entries}
-        pictures = [info for name, info in self._listing.items() if self.config.report_unlisted or name in named]
+        read = self._named.union(self._unlisted)
+        pictures = [info for info in self._listing if info.name in read]
         table = fingerprint(self.files, [FileInfo(self.config.table, 0, self._tag)])
         return fingerprint(self.pictures, pictures, table, log=log)
 
-    def total(self) -> int:
+    def total(self, log: Log = silent) -> int:
         """Pictures that the table names, rows that cannot be used, and pictures that no row names."""
         return len(self._entries) + len(self._unlisted)
 
@@ -107,98 +110,106 @@ class TableSource:
             return entry.unusable(entry.reason, entry.detail)
         if not entry.captions:
             return entry.unusable("no_caption", f"{', '.join(self.config.caption_columns)}: empty")
-        if entry.file_name not in self._listing:
-            return entry.unusable("missing_picture", f"no picture {entry.file_name} in {self.pictures.uri}")
-        return entry.read(self.pictures, self._listing[entry.file_name])
+        info = self._listing.find(entry.file_name)
+        if info is None:
+            return entry.unusable("missing_picture", self._listing.missing(entry.file_name, self.pictures.uri))
+        return entry.read(self.pictures, info)
 
     @cached_property
-    def _listing(self) -> Mapping[str, FileInfo]:
-        """The pictures there are, by name; `../elsewhere.png` is never among them."""
-        return {info.name: info for info in self.pictures.list() if _suffix(info.name) in PICTURE_SUFFIXES}
+    def _listing(self) -> NamedFiles:
+        """The files there are, by name; `../elsewhere.png` is never among them."""
+        return NamedFiles(self.pictures.list())
+
+    @cached_property
+    def _named(self) -> set[str]:
+        return {entry.file_name for entry in self._entries}
 
     @cached_property
     def _unlisted(self) -> list[str]:
-        named = {entry.file_name for entry in self._entries}
-        return [name for name in self._listing if name not in named] if self.config.report_unlisted else []
+        """Whatever the table names is read; of the other files, those that are pictures by their suffix count."""
+        if not self.config.report_unlisted:
+            return []
+        pictures = [info.name for info in self._listing if _suffix(info.name) in PICTURE_SUFFIXES]
+        return [name for name in pictures if name not in self._named]
 
     @cached_property
     def _entries(self) -> Entries:
-        entries = Entries()
-        records = list(read_records(self.files, self.config.table, self.config.delimiter))
-        if not records:
+        if not self.files.exists(self.config.table):
+            raise self._no_table()
+        table, delimiter = self.config.table, self.config.delimiter
+        self._check_columns(read_columns(self.files, table, delimiter))
+        entries, conditions = Entries(), Conditions([*self._conditions()])
+        for record in read_records(self.files, table, delimiter, self._columns):
+            self._add(entries, record, conditions)
+        if not len(entries):
             raise SourceError(f"{self.where} has no rows. Write one row per picture into it.")
-        self._check_columns({column for record in records for column in record.values})
-        self._check_conditions(records)
-        for record in records:
-            self._add(entries, record)
+        conditions.check(self.where)
         self._check_pictures(entries)
         return entries
 
-    def _add(self, entries: Entries, record: Record) -> None:
-        where = f"{self.config.table}:{record.line}"
-        if record.fault:
-            entries.add_unusable(where, "ragged_line", record.fault)
-            return
-        values = {column: text_of(record.values.get(column)) for column in self._columns}
-        name = self._name(values[self.config.picture_column])
-        if not name:
-            entries.add_unusable(where, "missing_picture", f"'{self.config.picture_column}' is empty")
-            return
-        where = f"{where} {name}"
-        for column, skipped in self.config.skip_where.items():
-            if values[column] in skipped:
-                entries.add_unusable(where, f"skipped {column}={values[column]}", "as skip_where says", name)
-                return
-        said = {column: self._said(column, value) for column, value in values.items()}
-        captions, detail = self._captions(record, values, said)
-        if detail:
-            entries.add_unusable(where, "no_caption", detail, name)
+    def _add(self, entries: Entries, record: Record, conditions: Conditions) -> None:
+        """Take one row. What is wrong with its own cells puts it aside; the others are none the worse for it."""
+        where, name = f"{self.config.table}:{record.line}", ""
+        try:
+            if record.fault:
+                raise UnusableRowError("ragged_line", record.fault)
+            values = {column: text_of(record.values.get(column)) for column in self._columns}
+            conditions.see(values)
+            name = self._name(values[self.config.picture_column])
+            for column, skipped in self.config.skip_where.items():
+                if values[column] in skipped:
+                    raise UnusableRowError(f"skipped {column}={values[column]}", "as skip_where says")
+            said = {column: self._said(column, value) for column, value in values.items()}
+            captions = self._captions(record, values, said)
+            split = split_of(values.get(self.config.split_column))
+        except UnusableRowError as fault:
+            entries.add_unusable(f"{where} {name}".strip(), fault.reason, str(fault), name)
             return
         slots = {column: said[column] for column in self.config.slots}
-        split = split_of(values.get(self.config.split_column), f"{self.where}:{record.line}")
-        entries.add(where, name, captions, slots=slots, group=values.get(self.config.group_column, ""), split=split)
+        group = values.get(self.config.group_column, "")
+        entries.add(f"{where} {name}", name, captions, slots=slots, group=group, split=split)
 
-    def _captions(
-        self, record: Record, values: Mapping[str, str], said: Mapping[str, str]
-    ) -> tuple[tuple[str, ...], str]:
-        """The captions of a row, or why it has none."""
+    def _captions(self, record: Record, values: Mapping[str, str], said: Mapping[str, str]) -> tuple[str, ...]:
+        """The captions of a row. Raises UnusableRowError if none can be worded."""
         if self.config.caption_columns:
-            where = f"{self.where}:{record.line}"
-            found = (captions_of(record.values.get(column), where, column) for column in self.config.caption_columns)
-            return tuple(caption for captions in found for caption in captions), ""
+            found = (captions_of(record.values.get(column), column) for column in self.config.caption_columns)
+            return tuple(caption for captions in found for caption in captions)
         wording = first_fitting(self._wordings, values)
         if wording is None:
-            return (), "none of the templates fits the row"
+            raise UnusableRowError("no_caption", "none of the templates fits the row")
         empty = sorted(column for column in wording.columns if not said[column])
         if empty:
-            return (), f"{', '.join(empty)} is empty, which {wording.text!r} says"
-        return (wording.write(said),), ""
+            raise UnusableRowError("no_caption", f"{', '.join(empty)} is empty, which {wording.text!r} says")
+        return (wording.write(said),)
 
     def _said(self, column: str, value: str) -> str:
         said = self.config.replace.get(column, {}).get(value, value)
         return said.lower() if column in self.config.lowercase else said
 
     def _name(self, value: str) -> str:
-        if value and self.config.extension and _suffix(value) not in PICTURE_SUFFIXES:
+        """The picture's name, as the disk spells it. Raises UnusableRowError if the cell names none."""
+        if not value:
+            raise UnusableRowError("missing_picture", f"'{self.config.picture_column}' is empty")
+        if address := web_address(value):
+            raise UnusableRowError("picture_is_a_url", address)
+        if self.config.extension and _suffix(value) not in PICTURE_SUFFIXES:
             value += self.config.extension
-        return inner_name(value) or value
+        name = inner_name(value) or value
+        found = self._listing.find(name)
+        return found.name if found else name
 
-    def _check_columns(self, found: set[str]) -> None:
+    def _no_table(self) -> SourceError:
+        tables = [info.name for info in self.files.list() if _suffix(info.name).removeprefix(".") in SUFFIXES]
+        return SourceError(
+            f"There is no table {self.where}; the folder has {listed(tables)}.{near(self.config.table, tables)} "
+            "Set source.table.table, or source.table.path."
+        )
+
+    def _check_columns(self, found: Collection[str]) -> None:
         wanted = self._columns.items()
         faults = [missing_column([name], found, self.where, setting) for name, setting in wanted if name not in found]
         if faults:
             raise SourceError("\n".join(map(str, faults)))
-
-    def _check_conditions(self, records: list[Record]) -> None:
-        """A value that differs from the table's in capitals or blanks alone would silently never apply."""
-        for setting, column, wanted in self._conditions():
-            found = {text_of(record.values.get(column)) for record in records if not record.fault}
-            for value in sorted(set(wanted) - found):
-                near = [other for other in sorted(found) if other.lower() == value.lower().strip()]
-                if near:
-                    raise SourceError(
-                        f"{setting}.{column} names {value!r}, and {self.where} has {near[0]!r}. Write it so."
-                    )
 
     def _conditions(self) -> Iterator[tuple[str, str, list[str]]]:
         yield from (("skip_where", column, values) for column, values in self.config.skip_where.items())
@@ -208,9 +219,9 @@ class TableSource:
 
     def _check_pictures(self, entries: Entries) -> None:
         named = [entry.file_name for entry in entries if not entry.reason]
-        if not named or any(name in self._listing for name in named):
+        if not named or any(self._listing.find(name) for name in named):
             return
-        longer = [other for other in self._listing if other.rpartition(".")[0] == named[0]]
+        longer = [info.name for info in self._listing if info.name.rpartition(".")[0] == named[0]]
         hint = f" There is {longer[0]!r}: set extension to {_suffix(longer[0])!r}." if longer else ""
         raise SourceError(
             f"None of the {len(named):,} pictures that {self.where} names is in {self.pictures.uri}; the first is "

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, silent
+from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, UnusableRowError, silent
 from vlm_assets.data.sources.columns import split_of, text_of
 from vlm_assets.data.sources.documents import listed, near
 from vlm_assets.data.sources.files import FileInfo, Files, fingerprint, open_files
@@ -44,14 +44,6 @@ class WebDatasetConfig(dg.Config):
         return WebDatasetSource(files, tuple(self.caption_keys), self.group_key, self.split_key, attribution)
 
 
-class UnusableSampleError(Exception):
-    """Why a sample is no row: a short, countable reason, and the detail."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
 class WebDatasetSource:
     """Samples of all shards, shard by shard in order of their names. One sample is in memory at a time."""
 
@@ -67,7 +59,7 @@ class WebDatasetSource:
         """Digest of the shards' content and of the keys read."""
         return fingerprint(self.files, self._shards, *self.caption_keys, "", self.group_key, self.split_key, log=log)
 
-    def total(self) -> int:
+    def total(self, log: Log = silent) -> int:
         """Number of samples; tar has no index, so this reads the shards through."""
         return self._total
 
@@ -83,42 +75,43 @@ class WebDatasetSource:
         file_name = f"{sample.key}.{suffix}" if suffix else ""
         try:
             if sample.repeated:
-                raise UnusableSampleError("duplicate_member", f"several members are {sample.key}.{sample.repeated}")
+                raise UnusableRowError("duplicate_member", f"several members are {sample.key}.{sample.repeated}")
             if not suffix:
-                raise UnusableSampleError("missing_picture", f"no {_dotted(PICTURE_SUFFIXES)} among {_has(sample)}")
+                raise UnusableRowError("missing_picture", f"no {_dotted(PICTURE_SUFFIXES)} among {_has(sample)}")
             record = _json_of(sample)
             captions = self._captions(sample, record)
-            group, split = (text_of(self._value(record, key)) for key in (self.group_key, self.split_key))
-        except UnusableSampleError as fault:
+            group = text_of(self._value(record, self.group_key))
+            split = split_of(self._value(record, self.split_key))
+        except UnusableRowError as fault:
             return SourceRow(where, reason=fault.reason, detail=str(fault), file_name=file_name)
         return SourceRow(
             where,
             sample.members[suffix],
             captions=captions,
             group=group,
-            split=split_of(split, where),
+            split=split,
             file_name=file_name,
         )
 
     def _captions(self, sample: Sample, record: Mapping[str, Any]) -> tuple[str, ...]:
-        """Captions of the .txt or of the .json. Raises UnusableSampleError if there are none."""
+        """Captions of the .txt or of the .json. Raises UnusableRowError if there are none."""
         if "txt" in sample.members and not self.caption_keys:
             texts: list[object] = [" ".join(_decoded(sample, "txt").split())]
         elif "txt" not in sample.members and "json" not in sample.members:
-            raise UnusableSampleError("missing_text", f"no .txt and no .json among {_has(sample)}")
+            raise UnusableRowError("missing_text", f"no .txt and no .json among {_has(sample)}")
         else:
             keys = self.caption_keys or [key for key in CAPTION_KEYS if key in record][:1] or CAPTION_KEYS[:1]
             values = [self._value(record, key) for key in keys]
             texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
         captions = tuple(dict.fromkeys(text.strip() for text in texts if isinstance(text, str) and text.strip()))
         if not captions:
-            raise UnusableSampleError("no_caption", f"the text of {_has(sample)} is empty, or none")
+            raise UnusableRowError("no_caption", f"the text of {_has(sample)} is empty, or none")
         return captions
 
     def _value(self, record: Mapping[str, Any], key: str) -> Any:
-        """What the .json says; "" for a key that is not asked for. Raises UnusableSampleError if it is not there."""
+        """What the .json says; "" for a key that is not asked for. Raises UnusableRowError if it is not there."""
         if key and key not in record:
-            raise UnusableSampleError(
+            raise UnusableRowError(
                 "missing_key", f"the .json has no {key!r}; it has {listed(record)}.{near(key, record)}"
             )
         return record[key] if key else ""
@@ -140,15 +133,15 @@ class WebDatasetSource:
 
 
 def _json_of(sample: Sample) -> Mapping[str, Any]:
-    """The .json, or nothing where there is none. Raises UnusableSampleError if it is no object."""
+    """The .json, or nothing where there is none. Raises UnusableRowError if it is no object."""
     if "json" not in sample.members:
         return {}
     try:
         value = json.loads(_decoded(sample, "json"))
     except (ValueError, RecursionError) as error:
-        raise UnusableSampleError("malformed_json", f"{sample.key}.json: {error}") from error
+        raise UnusableRowError("malformed_json", f"{sample.key}.json: {error}") from error
     if not isinstance(value, dict):
-        raise UnusableSampleError("malformed_json", f"{sample.key}.json is no object but {type(value).__name__}")
+        raise UnusableRowError("malformed_json", f"{sample.key}.json is no object but {type(value).__name__}")
     return value  # pyright: ignore[reportUnknownVariableType]
 
 
@@ -157,7 +150,7 @@ def _decoded(sample: Sample, suffix: str) -> str:
         return sample.members[suffix].decode("utf-8-sig")
     except UnicodeDecodeError as error:
         detail = f"{sample.key}.{suffix}: {error.reason} at byte {error.start}"
-        raise UnusableSampleError("not_utf8", detail) from error
+        raise UnusableRowError("not_utf8", detail) from error
 
 
 def _has(sample: Sample) -> str:

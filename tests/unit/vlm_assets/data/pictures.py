@@ -46,7 +46,7 @@ class ListSource:
     def fingerprint(self, log: Log = silent) -> str:
         return str(len(self.rows))
 
-    def total(self) -> int:
+    def total(self, log: Log = silent) -> int:
         return len(self.rows)
 
     def __iter__(self):

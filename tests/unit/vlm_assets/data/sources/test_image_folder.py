@@ -1,10 +1,14 @@
 import io
+import json
 import re
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from tests.unit.vlm_assets.data.memory import peak_bytes
 from tests.unit.vlm_assets.data.pictures import png, write_folder
 from tests.unit.vlm_assets.data.sources.places import Place
 from vlm_assets.data.sources.image_folder import ImageFolderConfig, ImageFolderSource
@@ -81,10 +85,11 @@ def test_fingerprint_follows_captions_and_pictures(tmp_path: Path):
         (b"", "metadata.jsonl is empty"),
         (b'{"file_name": "a.png", "text": "x"}\n{"file_name": \n', r"metadata.jsonl:2: not a JSON object \(Expecting"),
         (b'{"file_name": "a.png", "text": "\xff"}\n', "metadata.jsonl:1: not UTF-8"),
-        (b'{"picture": "a.png", "text": "x"}\n', "metadata.jsonl:1: no 'file_name' in"),
+        (
+            b'{"filename": "a.png", "text": "x"}\n',
+            r"metadata.jsonl has no column 'file_name'; it has filename, text\. Did you mean 'filename'\? Each row",
+        ),
         (b"[1]\n", r"metadata.jsonl:1: not a JSON object: '\[1\]"),
-        (b'{"file_name": "a.png", "text": 7}\n', "metadata.jsonl:1: 'text' holds 7; expected a string or a list"),
-        (b'{"file_name": "a.png", "text": "x", "split": "holdout"}\n', "metadata.jsonl:1: unknown split 'holdout'"),
         (
             b'{"file_name": "a.png", "caption": "x"}\n',
             "has no column 'text' or 'captions'; it has caption, file_name. Did you mean 'caption'\\?",
@@ -183,10 +188,101 @@ def test_metadata_of_two_kinds_is_refused(place: Place):
         ImageFolderSource(place.root).total()
 
 
-def test_a_column_file_name_that_is_called_otherwise(place: Place):
-    write_metadata(place, "metadata.csv", [{"filename": "a.png", "text": "x"}])
-    with pytest.raises(SourceError, match=r"metadata\.csv:2: no 'file_name' in \{'filename': 'a\.png'"):
-        ImageFolderSource(place.root).total()
+def test_cells_that_cannot_be_read_put_their_row_aside_and_no_other(place: Place):
+    lines: list[dict[str, object]] = [
+        {"file_name": "a.png", "text": "a coat"},
+        {"text": "a coat without a name"},
+        {"file_name": 42, "text": "a number"},
+        {"file_name": float("nan"), "text": "not a name"},
+        {"file_name": "b.png", "text": 7},
+        {"file_name": "c.png", "text": float("nan")},  # as json.dumps writes what pandas has for nothing
+        {"file_name": "d.png", "text": ["a hat", None, float("nan")]},
+        {"file_name": "e.png", "text": "a shoe", "split": "holdout"},
+        {"file_name": "https://x.org/f.png", "text": "a bag"},
+    ]
+    place.put("metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    for seed, name in enumerate("abcde"):
+        place.put(f"{name}.png", png(seed))
+    found = list(ImageFolderSource(place.root))
+    assert [(row.source_row, row.reason) for row in found] == [
+        ("metadata.jsonl:1 a.png", ""),
+        ("metadata.jsonl:2", "no_file_name"),
+        ("metadata.jsonl:3", "no_file_name"),
+        ("metadata.jsonl:4", "no_file_name"),
+        ("metadata.jsonl:5 b.png", "malformed_caption"),
+        ("metadata.jsonl:6 c.png", "no_caption"),
+        ("metadata.jsonl:7 d.png", ""),
+        ("metadata.jsonl:8 e.png", "unknown_split"),
+        ("metadata.jsonl:9", "picture_is_a_url"),
+    ], "and no picture that a faulty row names is an orphan besides"
+    assert found[6].captions == ("a hat",)
+    assert [row.detail for row in found[1:5]] == [
+        "'file_name' holds nothing; expected the picture's name",
+        "'file_name' holds 42; expected the picture's name",
+        "'file_name' holds nothing; expected the picture's name",
+        "'text' holds 7; expected a string or a list of strings",
+    ]
+    assert found[7].detail.startswith("unknown split 'holdout'; use one of train, ")
+
+
+NAMES = {  # what the metadata says: what the file is called
+    "stra\u00dfe/caf\u00e9.png": "stra\u00dfe/cafe\u0301.png",  # macOS takes letters apart
+    "A.JPG": "a.jpg",
+    "sub\\b.png": "sub/b.png",
+    ".\\sub\\C.png": "sub/c.png",
+    "d.png": "d.png",
+}
+
+
+def test_names_that_differ_in_spelling_alone_find_their_files(place: Place):
+    write_metadata(place, "metadata.jsonl", [{"file_name": name, "text": name} for name in NAMES])
+    for seed, name in enumerate(NAMES.values()):
+        place.put(name, png(seed))
+    place.put("D.png", png(90))  # d.png is there to the letter
+    found = list(ImageFolderSource(place.root))
+    assert [(row.file_name, row.reason) for row in found] == [
+        *((name, "") for name in NAMES.values()),
+        ("D.png", "no_metadata_line"),
+    ]
+    assert [row.picture for row in found[:-1]] == [png(seed) for seed in range(len(NAMES))]
+
+
+def test_a_missing_picture_comes_with_the_names_that_come_near(place: Place):
+    names = ["a.jpeg", "b.png", "E.png", "../f.png", "none.png"]
+    write_metadata(place, "metadata.jsonl", [{"file_name": name, "text": "x"} for name in names])
+    for name in ("a.jpg", "images/b.png", "e.PNG", "e.png", "f.png"):
+        place.put(name, png(1))
+    assert [row.detail for row in ImageFolderSource(place.root) if row.reason == "missing_picture"] == [
+        "no picture a.jpeg in the folder; there is a.jpg",
+        "no picture b.png in the folder; there is images/b.png",
+        "no picture E.png in the folder, and several that differ in spelling alone: e.PNG and e.png",
+        "no picture ../f.png in the folder; there is f.png",
+        "no picture none.png in the folder",
+    ]
+
+
+def test_whatever_the_metadata_names_is_read_whatever_its_suffix(place: Place):
+    names = ["a.heic", "b", "c.jfif"]
+    write_metadata(place, "metadata.jsonl", [{"file_name": name, "text": "x"} for name in names])
+    for seed, name in enumerate(names):
+        place.put(name, png(seed))
+    place.put("d.avif", png(5))
+    place.put("notes.txt", b"no picture, and none of our business")
+    source = ImageFolderSource(place.root)
+    assert [(row.file_name, row.reason) for row in source] == [
+        *((name, "") for name in names),
+        ("d.avif", "no_metadata_line"),
+    ]
+    before = source.fingerprint()
+    place.put("b", png(9))
+    assert ImageFolderSource(place.root).fingerprint() != before
+
+
+def test_of_metadata_with_large_columns_only_those_read_are_taken(tmp_path: Path):
+    rows = 60
+    columns = {"file_name": [f"{n}.png" for n in range(rows)], "text": ["x"] * rows, "blob": [bytes(1 << 20)] * rows}
+    pq.write_table(pa.table(columns), tmp_path / "metadata.parquet", row_group_size=10, use_dictionary=False)
+    assert peak_bytes(ImageFolderSource(tmp_path).total) < 10_000_000
 
 
 def test_what_the_set_is_called_and_what_is_allowed(tmp_path: Path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from vlm_assets.data.sources.files import open_files
-from vlm_assets.data.sources.records import Record, read_records
+from vlm_assets.data.sources.records import Record, read_columns, read_records
 from vlm_assets.errors import SourceError
 
 
@@ -30,6 +30,7 @@ def values(tmp_path: Path, name: str, data: bytes, delimiter: str = ""):
         ("a.tsv", b"a\tb\n1\tx\n"),
         ("a.csv", b"a\tb\n1\tx"),
         ("a.jsonl", b'{"a": "1", "b": "x"}\n\n'),
+        ("a.txt", b"a,b\n1,x\n"),
         ("A.NDJSON", b'\xef\xbb\xbf{"a": "1", "b": "x"}'),
     ],
 )
@@ -84,7 +85,11 @@ def test_parquet_keeps_types_and_numbers_its_rows(tmp_path: Path):
         ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1: not a JSON object \(maximum recursion depth exceeded"),
         ("a.parquet", b"PAR1 no", r"a\.parquet is not readable Parquet: "),
         ("a.parquet", b"", r"a\.parquet is not readable Parquet: "),
-        ("a.xlsx", b"", r"a\.xlsx is no table that can be read; use \.csv, \.tsv, \.jsonl, \.ndjson, \.parquet\."),
+        (
+            "a.xlsx",
+            b"",
+            r"a\.xlsx is no table that can be read; use \.csv, \.tsv, \.txt, \.jsonl, \.ndjson, \.parquet\.",
+        ),
         ("gone/a.csv", None, r"There is no file .*gone/a\.csv"),
     ],
 )
@@ -93,3 +98,23 @@ def test_damage_is_named_with_file_and_line(tmp_path: Path, name: str, data: byt
         (tmp_path / name).write_bytes(data)
     with pytest.raises(SourceError, match=message):
         list(read_records(open_files(tmp_path, "x"), name))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_no_other_columns_are_read_than_those_wanted(tmp_path: Path, name: str):
+    frame = pd.DataFrame({"b": ["x", "y"], "a": ["1", "2"], "c": ["p", "q"]})
+    if name.endswith("parquet"):
+        frame.to_parquet(tmp_path / name)
+    elif name.endswith("csv"):
+        frame.to_csv(tmp_path / name, index=False)
+    else:
+        frame.to_json(tmp_path / name, orient="records", lines=True)
+    files = open_files(tmp_path, "x")
+    assert read_columns(files, name) == ["b", "a", "c"]
+    wanted = read_records(files, name, columns={"a", "b", "gone"})
+    assert [dict(record.values) for record in wanted] == [{"b": "x", "a": "1"}, {"b": "y", "a": "2"}]
+
+
+def test_columns_of_json_lines_are_the_keys_of_all_lines(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n\n{"b": 2, "a": 3}\n')
+    assert read_columns(open_files(tmp_path, "x"), "a.jsonl") == ["a", "b"]

@@ -1,12 +1,17 @@
 """A table of labels, as the clothing set is one: captions by template, orphans both ways, every row accounted for."""
 
 import io
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from tests.unit.vlm_assets.data.memory import peak_bytes
 from tests.unit.vlm_assets.data.pictures import png
 from tests.unit.vlm_assets.data.sources.places import Place
 from vlm_assets.data.sources.base import SourceRow
@@ -176,9 +181,12 @@ def test_pictures_may_lie_elsewhere(clothes: Place, tmp_path_factory: pytest.Tem
         ({"replace": {"kids": {"true": "x"}}}, r"replace\.kids names 'true', and .* has 'True'"),
         ({"extension": ""}, r"None of the 6 pictures that .* the first is 'a'\. There is 'a\.jpg': set extension to '"),
         ({"extension": ".png"}, r"None of the 6 pictures .* the first is 'a\.png'\. Check source\.table\.pictures"),
-        ({"split_column": "label"}, r"images\.csv:2: unknown split 'Dress'\. Use one of train, "),
         ({"pictures": "img"}, r"(The folder .*img does not exist|img holds no objects).*source\.table\.pictures"),
-        ({"table": "image.csv"}, r"There is no (file|object) .*image\.csv\. Check source\.table\.path"),
+        (
+            {"table": "image.csv"},
+            r"There is no table .*set/image\.csv; the folder has images\.csv\. Did you mean 'images\.csv'\? Set "
+            r"source\.table\.table, or source\.table\.path\.",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_the_table(clothes: Place, changes: dict[str, Any], message: str):
@@ -199,3 +207,38 @@ def test_all_faults_of_the_settings_are_told_at_once():
         broken.open()
     with pytest.raises(ConfigError, match=r"source\.table cannot be used: give either caption_columns or templates\."):
         TableConfig(path="x", table="t.csv", picture_column="p").open()
+
+
+def test_cells_that_cannot_be_read_put_their_row_aside_and_no_other(place: Place):
+    lines = [
+        {"file": "a.png", "text": "a coat", "part": "train"},
+        {"file": "b.png", "text": 7},
+        {"file": "c.png", "text": "a hat", "part": "holdout"},
+        {"file": "https://x.org/d.jpg", "text": "a shoe"},
+        {"file": float("nan"), "text": "x"},
+        {"file": "e.png", "text": float("nan")},
+    ]
+    place.put("t.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    for seed, name in enumerate("abce"):
+        place.put(f"{name}.png", png(seed))
+    settings = {"table": "t.jsonl", "picture_column": "file", "caption_columns": ["text"], "split_column": "part"}
+    found = list(TableConfig(path=place.root, **settings).open())
+    assert [(row.source_row, row.reason) for row in found] == [
+        ("t.jsonl:1 a.png", ""),
+        ("t.jsonl:2 b.png", "malformed_caption"),
+        ("t.jsonl:3 c.png", "unknown_split"),
+        ("t.jsonl:4", "picture_is_a_url"),
+        ("t.jsonl:5", "missing_picture"),
+        ("t.jsonl:6 e.png", "no_caption"),
+    ]
+    assert found[1].detail == "'text' holds 7; expected a string or a list of strings"
+    assert "img2dataset makes shards of such lists" in found[3].detail
+
+
+def test_of_a_table_with_large_columns_only_those_named_are_read(tmp_path: Path):
+    rows = 60
+    columns = {"file": [f"{n}.png" for n in range(rows)], "text": ["a coat"] * rows, "blob": [bytes(1 << 20)] * rows}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet", row_group_size=10, use_dictionary=False)
+    (tmp_path / "0.png").write_bytes(png(0))
+    source = TableConfig(path=str(tmp_path), table="t.parquet", picture_column="file", caption_columns=["text"]).open()
+    assert peak_bytes(source.total) < 10_000_000

@@ -211,10 +211,14 @@ def test_a_folder_without_shards_tells_what_it_has(tmp_path: Path):
         rows_of(tmp_path)
 
 
-def test_an_unknown_split_is_one_clear_error(tmp_path: Path):
-    write_tar(tmp_path / "0.tar", sample("a", jpeg(0), "A coat.", {"part": "holdout"}))
-    with pytest.raises(SourceError, match=r"0\.tar a: unknown split 'holdout'"):
-        rows_of(tmp_path, split_key="part")
+def test_an_unknown_split_puts_its_sample_aside_and_no_other(tmp_path: Path):
+    samples = [
+        *sample("a", jpeg(0), "A coat.", {"part": "holdout"}), *sample("b", jpeg(1), "A hat.", {"part": "dev"})
+    ]  # fmt: skip
+    write_tar(tmp_path / "0.tar", samples)
+    found = rows_of(tmp_path, split_key="part")
+    assert [(row.reason, row.split) for row in found] == [("unknown_split", ""), ("", "val")]
+    assert found[0].detail.startswith("unknown split 'holdout'; use one of train, ")
 
 
 def test_fingerprint_follows_shards_and_keys(tmp_path: Path):
