@@ -1,7 +1,6 @@
 """The data stage: raw_dataset -> validated_splits -> tokenized_shards."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 import dagster as dg
 
@@ -18,7 +17,7 @@ from vlm_assets.training.base_on_demand import base_of_this_run
 
 GROUP = "data"
 OWNERS = ["team:vlm"]
-RAW_CODE_VERSION = "2"
+RAW_CODE_VERSION = "3"
 SPLITS_CODE_VERSION = "2"
 SHARDS_CODE_VERSION = "2"
 
@@ -37,7 +36,8 @@ def raw_dataset(context: dg.AssetExecutionContext, config: RawDatasetConfig, sto
         built, tracked = restore(opened, config.source, "raw_dataset", RAW_CODE_VERSION, context.log.info)
         return _raw_result(built, tracked)
     source = config.source.open()
-    inputs = {"source": source.fingerprint(context.log.info), **asdict(source.attribution)}
+    # A title that is set is in the config; one that is taken from the folder's name is no part of the content.
+    inputs = {"source": source.fingerprint(context.log.info)}
     recipe = Recipe("raw_dataset", RAW_CODE_VERSION, config.content(), inputs=inputs)
 
     def write(draft: Draft) -> None:

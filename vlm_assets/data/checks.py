@@ -10,7 +10,9 @@ from vlm_assets.contracts import ArtifactRef
 from vlm_assets.data.assets import raw_dataset as raw_dataset_asset
 from vlm_assets.data.assets import tokenized_shards as tokenized_shards_asset
 from vlm_assets.data.assets import validated_splits as validated_splits_asset
+from vlm_assets.data.config import SplitConfig
 from vlm_assets.resources import StoreResource
+from vlm_assets.run_config import config_of
 from vlm_assets.store import Store
 
 if TYPE_CHECKING:
@@ -25,13 +27,18 @@ if TYPE_CHECKING:
     blocking=True,
     description="Great Expectations: identity, size, captions and formats of the snapshot",
 )
-def raw_expectations(store: StoreResource, raw_dataset: ArtifactRef) -> dg.AssetCheckResult:
-    """Check the raw snapshot against its suites."""
-    from vlm_assets.data.expectations.raw import raw_suites, raw_tables
+def raw_expectations(
+    context: dg.AssetCheckExecutionContext, store: StoreResource, raw_dataset: ArtifactRef
+) -> dg.AssetCheckResult:
+    """Check the raw snapshot against its suites, by the limits of its own settings and of the splits to come."""
+    from vlm_assets.data.expectations.raw import RawLimits, raw_suites, raw_tables
 
     opened = store.open()
     path = opened.directory(raw_dataset)
-    return _checked(opened, raw_dataset, raw_tables(path), raw_suites(), pictures=path)
+    splits = SplitConfig(**(config_of(validated_splits_asset.key, context.run.run_config) or {}))
+    allowed = opened.manifest(raw_dataset)["recipe"]["config"]["max_bad_fraction"]
+    limits = RawLimits(allowed, splits.min_side_px, splits.max_aspect_ratio)
+    return _checked(opened, raw_dataset, raw_tables(path), raw_suites(limits), pictures=path)
 
 
 @dg.asset_check(
@@ -60,9 +67,11 @@ def shard_expectations(store: StoreResource, tokenized_shards: ArtifactRef) -> d
 
     opened = store.open()
     path = opened.directory(tokenized_shards)
+    shard_mb = opened.manifest(tokenized_shards)["recipe"]["config"]["shard_mb"]
     model = read_model_input(opened.directory(opened.parent(tokenized_shards, "base_model")) / "bundle")
     splits = opened.directory(opened.parent(tokenized_shards, "validated_splits"))
-    return _checked(opened, tokenized_shards, shard_tables(path, splits, model), shard_suites(model), pictures=path)
+    tables, suites = shard_tables(path, splits, model), shard_suites(model, shard_mb)
+    return _checked(opened, tokenized_shards, tables, suites, pictures=path)
 
 
 def _checked(

@@ -45,7 +45,11 @@ class RawDatasetConfig(dg.Config):
         default=OpenMojiConfig(), discriminator="kind", description="the source, by its kind"
     )
     max_bad_fraction: float = Field(
-        default=0.05, ge=0, le=1, description="share of the source's rows that may be unusable before the import fails"
+        default=0.05,
+        ge=0,
+        le=1,
+        description="share of the source's rows that may be unusable before the import fails; rows that its settings "
+        "skip count on neither side",
     )
 
     def content(self) -> dict[str, Any]:

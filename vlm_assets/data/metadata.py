@@ -25,6 +25,7 @@ def raw_metadata(ref: ArtifactRef, path: Path) -> Metadata:
         "captions": summary["captions"],
         "merged_source_rows": summary["merged_rows"],
         "quarantined": reason_table(summary["quarantined_by_reason"], summary["quarantined_examples"]),
+        "skipped": reason_table(summary["skipped_by_reason"], summary["skipped_examples"]),
         "empty_captions": summary["empty_captions"],
         "picture_files": count_table(summary["files"], "file"),
         "attribution": summary["attribution"]["text"],

@@ -14,7 +14,7 @@ from vlm_assets.data.findings import examples_by_reason
 from vlm_assets.data.import_packs import PACK_BYTES, ImportPacks
 from vlm_assets.data.picture_file import UPRIGHT, fault_of, pixel_sha256, read_picture
 from vlm_assets.data.previews import write_contact_sheet
-from vlm_assets.data.snapshot import Picture, Reading, Snapshot
+from vlm_assets.data.snapshot import Picture, Reading, Snapshot, count_reasons
 from vlm_assets.data.sources.base import Source, SourceRow
 from vlm_assets.data.tables import QUARANTINE, RAW_ROWS, pick_pictures, write_json, write_rows
 from vlm_assets.data.workers import in_order
@@ -23,6 +23,7 @@ from vlm_assets.progress import Progress
 from vlm_serving.errors import PictureError
 
 SHEET_PICTURES = 24
+SHOWN_CHARACTERS = 500
 
 
 def import_source(
@@ -35,11 +36,11 @@ def import_source(
     workers: int | None = None,
     pack_bytes: int = PACK_BYTES,
 ) -> dict[str, int]:
-    """Write the snapshot (rows, pictures, quarantine, summary, contact sheet) into `directory`; returns its counts.
+    """Write the snapshot (rows, pictures, rows put aside, summary, contact sheet) into `directory`; returns its counts.
 
     Packs that are finished wait in `scratch`: a killed import goes on behind them, and ends with the same bytes as one
     that was left alone. Pictures stream; rows stay in memory (about 1 kB each). Raises SourceError if nothing is
-    usable, or as soon as more than `max_bad_fraction` of the source's rows are not.
+    usable, or as soon as more than `max_bad_fraction` of the source's rows, less those it skips on purpose, are not.
     """
     total = source.total(log)
     if total == 0:
@@ -62,22 +63,27 @@ def import_source(
 
 def read_row(row: SourceRow) -> Reading:
     """Decode and identify one row's picture, or say why it is unusable."""
-    source_row, file_name = _printable(row.source_row), _printable(row.file_name)
     if row.picture is None:
-        return Reading(source_row, file_name, row.reason, _printable(row.detail))
+        return _unusable(row, row.reason, row.detail)
     pairs = zip(row.captions, row.slots or ({},) * len(row.captions), strict=True)
     captions = {_printable(caption.strip()): slots for caption, slots in pairs if caption.strip()}
     empty = sum(not caption.strip() for caption in row.captions)
     if not captions:
-        return Reading(source_row, file_name, "no_caption", "all captions are empty", empty_captions=empty)
+        return _unusable(row, "no_caption", "all captions are empty", empty)
     try:
         file, pixels = read_picture(row.picture)
     except PictureError as error:
-        return Reading(source_row, file_name, fault_of(error, row.picture), str(error))
+        return _unusable(row, fault_of(error, row.picture), str(error))
     return Reading(
-        source_row, file_name, sha256=pixel_sha256(pixels), file=file, captions=tuple(captions.items()),
-        empty_captions=empty, group=_printable(row.group), split=row.split,
+        _printable(row.source_row), _printable(row.file_name), sha256=pixel_sha256(pixels), file=file,
+        captions=tuple(captions.items()), empty_captions=empty, group=_printable(row.group), split=row.split,
     )  # fmt: skip
+
+
+def _unusable(row: SourceRow, reason: str, detail: str, empty_captions: int = 0) -> Reading:
+    """What is said of a row that is put aside is for people: whatever a source puts there, it stays short."""
+    where, name, why, what = (_shortened(_printable(text)) for text in (row.source_row, row.file_name, reason, detail))
+    return Reading(where, name, why, what, empty_captions=empty_captions)
 
 
 def _read_rows(source: Source, snapshot: Snapshot, packs: ImportPacks, progress: Progress, workers: int | None) -> None:
@@ -104,9 +110,11 @@ def _write(snapshot: Snapshot, directory: Path, source: Source) -> dict[str, int
         "pictures": len(rows),
         "captions": sum(len(row["captions"]) for row in rows),
         "quarantined": len(snapshot.quarantine),
+        "skipped": len(snapshot.skipped),
     }
     write_rows(directory / "rows.parquet", RAW_ROWS, rows)
     write_rows(directory / "quarantine.parquet", QUARANTINE, snapshot.quarantine)
+    write_rows(directory / "skipped.parquet", QUARANTINE, snapshot.skipped)
     summary = {
         **counts,
         "source_rows": snapshot.rows_read,
@@ -114,6 +122,8 @@ def _write(snapshot: Snapshot, directory: Path, source: Source) -> dict[str, int
         "merged_pictures": sum(row["copies"] > 1 for row in rows),
         "quarantined_by_reason": snapshot.reasons(),
         "quarantined_examples": examples_by_reason(snapshot.quarantine),
+        "skipped_by_reason": count_reasons(snapshot.skipped),
+        "skipped_examples": examples_by_reason(snapshot.skipped),
         "empty_captions": snapshot.empty_captions,
         "prescribed_split_conflicts": snapshot.split_conflicts,
         "files": _file_counts(rows),
@@ -156,6 +166,10 @@ def _workplace(scratch: Path | None, directory: Path, log: Callable[[str], objec
             yield directory
             return
         yield scratch
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text):,} characters)"
 
 
 def _printable(text: str) -> str:

@@ -6,12 +6,13 @@ read them was killed and started again.
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vlm_assets.data.clusters import Clusters
 from vlm_assets.data.picture_file import PictureFile
-from vlm_assets.data.sources.base import Slots
+from vlm_assets.data.sources.base import SKIPPED, Slots
 from vlm_assets.errors import SourceError
 
 IMAGE_ID_HEX_DIGITS = 16
@@ -88,12 +89,18 @@ class Picture:
         }
 
 
+def count_reasons(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
+    """How many rows there are, by reason, most frequent first."""
+    return dict(Counter(row["reason"] for row in rows).most_common())
+
+
 class Snapshot:
     """Collects readings: merges those that show the same pixels, puts aside those that cannot be used."""
 
     def __init__(self, total: int, max_bad_fraction: float) -> None:
         self.pictures: dict[str, Picture] = {}
         self.quarantine: list[dict[str, str]] = []
+        self.skipped: list[dict[str, str]] = []  # left out on purpose: no fault of the source
         self.rows_read = self.empty_captions = self.split_conflicts = 0
         self._total, self._max_bad_fraction = total, max_bad_fraction
         self._groups: Clusters[str] = Clusters()
@@ -121,13 +128,13 @@ class Snapshot:
         return known is None
 
     def check(self) -> None:
-        """Raise SourceError if nothing was usable. Too much that is not has been refused by `add`."""
-        if not self.pictures:
+        """Raise SourceError if nothing was usable, or too much was not."""
+        if not self.pictures or self._too_many():
             raise self._unusable()
 
     def reasons(self) -> dict[str, int]:
-        """How many rows were put aside, by reason, most frequent first."""
-        return dict(Counter(row["reason"] for row in self.quarantine).most_common())
+        """How many rows were unusable, by reason, most frequent first."""
+        return count_reasons(self.quarantine)
 
     def rows(self) -> list[dict[str, Any]]:
         """The pictures as rows of rows.parquet, in the order met."""
@@ -135,18 +142,33 @@ class Snapshot:
 
     def _put_aside(self, reading: Reading) -> None:
         columns = ("source_row", "file_name", "reason", "detail")
-        self.quarantine.append({name: getattr(reading, name) for name in columns})
-        if len(self.quarantine) > self._max_bad_fraction * self._total:
+        aside = self.skipped if reading.reason.startswith(SKIPPED) else self.quarantine
+        aside.append({name: getattr(reading, name) for name in columns})
+        if self._too_many():
             raise self._unusable()
 
+    def _too_many(self) -> bool:
+        """Rows that are skipped count on neither side; those still to come may only tighten the limit."""
+        return len(self.quarantine) > self._max_bad_fraction * self._wanted
+
+    @property
+    def _wanted(self) -> int:
+        return max(self._total, self.rows_read) - len(self.skipped)
+
     def _unusable(self) -> SourceError:
-        bad = len(self.quarantine)
-        share = 100 * bad / max(self._total, self.rows_read, 1)
+        bad, wanted = len(self.quarantine), self._wanted
+        if not wanted:
+            first = self.skipped[0]
+            return SourceError(
+                f"All {len(self.skipped):,} rows of the source are skipped, as its settings say. First: "
+                f"{first['source_row']}: {first['reason']}. Loosen them."
+            )
+        share = 100 * bad / wanted
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons().items())
         first = self.quarantine[0] if self.quarantine else {"source_row": "", "detail": ""}
         stopped = f" Stopped after {self.rows_read:,} rows." if self.rows_read < self._total else ""
         return SourceError(
-            f"{bad:,} of {self._total:,} rows of the source are unusable ({share:.1f} %; {reasons}), allowed are "
+            f"{bad:,} of {wanted:,} rows of the source are unusable ({share:.1f} %; {reasons}), allowed are "
             f"{100 * self._max_bad_fraction:g} %.{stopped} First: {first['source_row']}: {first['detail']} "
             "Repair the source, or raise max_bad_fraction."
         )

@@ -5,15 +5,13 @@ fail in a fresh home, nor take the base model of another preset because it happe
 """
 
 import json
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from vlm_assets.contracts import ArtifactRef, Recipe
-from vlm_assets.errors import ConfigError
 from vlm_assets.resources import StoreResource, TrackerResource, write_ref
+from vlm_assets.run_config import config_of
 from vlm_assets.store import Built, Draft
 from vlm_assets.training.base import base_inputs, write_base
 from vlm_assets.training.config import BaseModelConfig
@@ -62,7 +60,7 @@ def base_of_this_run(
     A run that makes the base model uses that one. One that does not, but whose config describes a base model, uses the
     one described; without a description the last one made, or else the default. Missing, it is made here.
     """
-    described = _described(context.run.run_config)
+    described = config_of(BASE_MODEL, context.run.run_config)
     if loaded is not None and (described is None or BASE_MODEL in _selected(context)):
         return loaded
     built = build_base(context, BaseModelConfig(**(described or {})), store, tracker)
@@ -77,23 +75,3 @@ def base_of_this_run(
 
 def _selected(context: dg.AssetExecutionContext) -> set[dg.AssetKey]:
     return set(context.op_execution_context.job_def.asset_layer.selected_asset_keys)
-
-
-def _described(run_config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The run config's own words about base_model, with values from the environment filled in."""
-    config = run_config.get("ops", {}).get(BASE_MODEL.to_user_string(), {}).get("config")
-    return None if config is None else _without_env(config)
-
-
-def _without_env(value: Any) -> Any:
-    if isinstance(value, dict):
-        if set(value) == {"env"}:  # pyright: ignore[reportUnknownArgumentType]
-            return _from_environment(str(value["env"]))  # pyright: ignore[reportUnknownArgumentType]
-        return {key: _without_env(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    return value
-
-
-def _from_environment(name: str) -> str:
-    if name not in os.environ:
-        raise ConfigError(f"The run config of base_model reads {name} from the environment, where it is not set.")
-    return os.environ[name]

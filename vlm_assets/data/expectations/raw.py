@@ -4,6 +4,7 @@
 # pyright: reportPrivateImportUsage=false
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import great_expectations.expectations as gxe
@@ -16,10 +17,23 @@ from vlm_assets.data.expectations.suites import CheckedTable, critical, suite, w
 from vlm_assets.data.tables import read_json
 
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP"]
+WARN_AT = 0.4  # of what max_bad_fraction allows: early enough to look before an import fails
 BUG = "The importer is at fault: materialize raw_dataset again, and report it if it stays."
 
 
-def raw_suites() -> list[ExpectationSuite]:
+@dataclass(frozen=True)
+class RawLimits:
+    """The settings that the expectations go by."""
+
+    max_bad_fraction: float = 0.05  # of raw_dataset
+    min_side_px: int = 32  # of validated_splits, as the next two: what it will drop
+    max_aspect_ratio: float = 4.0
+
+
+DEFAULT_LIMITS = RawLimits()
+
+
+def raw_suites(limits: RawLimits = DEFAULT_LIMITS) -> list[ExpectationSuite]:
     """The suites of the raw snapshot, one per table."""
     pictures = suite(
         "pictures",
@@ -50,10 +64,10 @@ def raw_suites() -> list[ExpectationSuite]:
             "See which files are meant; convert them if they are many.", column="format", value_set=FORMATS),
         warning(gxe.ExpectColumnValuesToBeBetween, "pictures are not tiny",
             "Small pictures are enlarged for the model: look for larger originals.",
-            column="shorter_side", min_value=32, mostly=0.99),
+            column="shorter_side", min_value=limits.min_side_px, mostly=0.99),
         warning(ExpectAspectRatioToBeAtMost, "pictures are not strips",
             "The model sees squares: cut strips to what they show.",
-            column_A="width", column_B="height", max_ratio=4.0, mostly=0.99),
+            column_A="width", column_B="height", max_ratio=limits.max_aspect_ratio, mostly=0.99),
     )  # fmt: skip
     captions = suite(
         "captions",
@@ -72,8 +86,8 @@ def raw_suites() -> list[ExpectationSuite]:
     source = suite(
         "source",
         warning(gxe.ExpectColumnValuesToBeBetween, "nearly all rows of the source could be used",
-            "See quarantine.parquet for each row that was put aside, and why.",
-            column="quarantined_share", max_value=0.02),
+            "See quarantine.parquet for each row put aside, and why; beyond max_bad_fraction the import stops.",
+            column="quarantined_share", max_value=WARN_AT * limits.max_bad_fraction),
         warning(gxe.ExpectColumnValuesToBeBetween, "copies of a picture are prescribed to one split",
             "Copies with two prescribed splits went to the one that trains less: mend the source.",
             column="prescribed_split_conflicts", max_value=0),
@@ -101,7 +115,7 @@ def _source(directory: Path) -> pd.DataFrame:
     row = {
         "title": summary["attribution"]["title"],
         "attribution": summary["attribution"]["text"],
-        "quarantined_share": summary["quarantined"] / max(summary["source_rows"], 1),
+        "quarantined_share": summary["quarantined"] / max(summary["source_rows"] - summary["skipped"], 1),
         "prescribed_split_conflicts": summary["prescribed_split_conflicts"],
     }
     return pd.DataFrame([row])

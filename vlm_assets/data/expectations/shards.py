@@ -14,13 +14,13 @@ from great_expectations.core import ExpectationSuite
 
 from vlm_assets.data.expectations.shard_frames import read_shards
 from vlm_assets.data.expectations.suites import CheckedTable, critical, suite, warning
-from vlm_assets.data.tables import PACK_BYTES, read_json
+from vlm_assets.data.tables import read_json
 from vlm_serving.bundle import CONTRACT
 from vlm_serving.preprocessing import PreprocessingContract
 
 BUG = "The shard builder is at fault: materialize tokenized_shards again, and report it if it stays."
 STALE = "The shards were made from other inputs: materialize tokenized_shards again."
-MEGABYTE = 1_000_000
+MEGABYTE, MEBIBYTE = 1_000_000, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def read_model_input(bundle: Path) -> ModelInput:
     )
 
 
-def shard_suites(model: ModelInput) -> list[ExpectationSuite]:
-    """The suites of the shards, one per table."""
+def shard_suites(model: ModelInput, shard_mb: int = 128) -> list[ExpectationSuite]:
+    """The suites of the shards, one per table. `shard_mb`: how large the files were meant to be, in MiB."""
     contract, side_px = model.contract, model.contract.image_size_px
     pictures = suite(
         "pictures",
@@ -97,11 +97,12 @@ def shard_suites(model: ModelInput) -> list[ExpectationSuite]:
         critical(gxe.ExpectColumnPairValuesToBeEqual, "every file is of the split that its name says", BUG,
             column_A="split", column_B="said_split"),
         warning(gxe.ExpectColumnValuesToBeBetween, "no file is far above the size that readers fetch at once",
-            "Lower shard_bytes: a reader on S3 fetches whole files.",
-            column="size_mb", max_value=1.5 * PACK_BYTES / MEGABYTE),
+            "Lower shard_mb: the 16 pictures that sizes are reckoned from were smaller than most.",
+            column="size_mb", max_value=1.5 * shard_mb * MEBIBYTE / MEGABYTE),
         warning(gxe.ExpectColumnValuesToBeBetween, "all files of a split but the last are full",
-            "Raise shard_bytes: many small files are slow to open, on S3 above all.",
-            column="size_mb_unless_last", min_value=0.2 * PACK_BYTES / MEGABYTE),
+            "Raise shard_mb: the 16 pictures that sizes are reckoned from were larger than most, and many small files "
+            "are slow to open, on S3 above all.",
+            column="size_mb_unless_last", min_value=0.2 * shard_mb * MEBIBYTE / MEGABYTE),
     )  # fmt: skip
     splits = suite(
         "splits",

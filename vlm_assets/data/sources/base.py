@@ -10,6 +10,9 @@ Slots = Mapping[
 ]  # what one caption says: {"role": "scientist", "gender": "woman"}; "" = says that there is none
 
 
+SKIPPED = "skipped "  # what the reason begins with if a row is left out on purpose: it is listed, and is no fault
+
+
 @dataclass(frozen=True)
 class SourceRow:
     """One picture with its captions as the source gives them. Exactly one of `picture` and `reason` is set."""

@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from vlm_assets.data.picture_file import PICTURE_SUFFIXES
-from vlm_assets.data.sources.base import Attribution, Log, Source, SourceRow, UnusableRowError, silent
+from vlm_assets.data.sources.base import SKIPPED, Attribution, Log, Source, SourceRow, UnusableRowError, silent
 from vlm_assets.data.sources.columns import captions_of, missing_column, split_of, text_of
 from vlm_assets.data.sources.conditions import Conditions
 from vlm_assets.data.sources.documents import listed, near
@@ -38,7 +38,7 @@ class TableConfig(dg.Config):
     caption_columns: list[str] = Field(default=[], description="columns that hold captions; or else use templates")
     templates: list[TemplateConfig] = Field(default=[], description="wordings; the first that fits a row is used")
     skip_where: dict[str, list[str]] = Field(
-        default={}, description="column: values; such rows are put aside and counted"
+        default={}, description="column: values; such rows are left out, listed and counted apart"
     )
     replace: dict[str, dict[str, str]] = Field(
         default={}, description="column: {value: what to say instead}; conditions still see the table's own values"
@@ -158,7 +158,7 @@ class TableSource:
             name = self._name(values[self.config.picture_column])
             for column, skipped in self.config.skip_where.items():
                 if values[column] in skipped:
-                    raise UnusableRowError(f"skipped {column}={values[column]}", "as skip_where says")
+                    raise UnusableRowError(f"{SKIPPED}{column}={values[column]}", "as skip_where says")
             said = {column: self._said(column, value) for column, value in values.items()}
             captions = self._captions(record, values, said)
             split = split_of(values.get(self.config.split_column))

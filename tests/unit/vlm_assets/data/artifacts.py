@@ -74,7 +74,13 @@ def raw_row(number: int) -> dict[str, Any]:
 
 def write_raw(path: Path, spoil: Spoil = lambda _: None) -> Path:
     rows = [raw_row(number) for number in range(ROWS)]
-    summary = {"quarantined": 0, "source_rows": ROWS, "prescribed_split_conflicts": 0, "attribution": ATTRIBUTION}
+    summary = {
+        "quarantined": 0,
+        "skipped": 0,
+        "source_rows": ROWS,
+        "prescribed_split_conflicts": 0,
+        "attribution": ATTRIBUTION,
+    }
     made = Made(rows, summary, {"packed": [row["sha256"] for row in rows]})
     spoil(made)
     write_rows(path / "rows.parquet", filled(RAW_ROWS, made.rows), made.rows)

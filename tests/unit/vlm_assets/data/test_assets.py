@@ -92,10 +92,14 @@ def test_a_second_run_reuses_and_shows_the_same(tmp_path: Path, instance: dg.Dag
 def test_the_same_folder_at_another_place_is_the_same_data_set(tmp_path: Path, instance: dg.DagsterInstance):
     first = materialize(tmp_path, instance, folder_config(folder(tmp_path / "in")))
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "in").rename(tmp_path / "elsewhere" / "in")
-    moved = materialize(tmp_path, instance, folder_config(tmp_path / "elsewhere" / "in"))
+    (tmp_path / "in").rename(tmp_path / "elsewhere" / "renamed")
+    config = folder_config(tmp_path / "elsewhere" / "renamed")
+    moved = materialize(tmp_path, instance, config)
     assert metadata_of(moved, "raw_dataset")["reused"]
     assert metadata_of(moved, "raw_dataset")["version"] == metadata_of(first, "raw_dataset")["version"]
+    config["ops"]["raw_dataset"]["config"]["source"]["image_folder"]["title"] = "Coats"
+    titled = materialize(tmp_path, instance, config)
+    assert metadata_of(titled, "raw_dataset")["version"] != metadata_of(first, "raw_dataset")["version"]
 
 
 def test_shards_follow_the_base_models_contract(tmp_path: Path, instance: dg.DagsterInstance):

@@ -1,6 +1,6 @@
 """The checks in real runs: critical failures stop what is downstream, warnings do not; the page is in the store."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def run(tmp_path: Path, instance: dg.DagsterInstance, count: int = ENOUGH, **options: Any) -> dg.ExecuteInProcessResult:
+def run(
+    tmp_path: Path, instance: dg.DagsterInstance, count: int = ENOUGH, splits: Mapping[str, Any] | None = None
+) -> dg.ExecuteInProcessResult:
     """A folder of `count` pictures through the data stage and something that trains on it, with all checks."""
     store = StoreResource(root=str(tmp_path / "store"))
     folder = tmp_path / "in"
@@ -45,9 +47,13 @@ def run(tmp_path: Path, instance: dg.DagsterInstance, count: int = ENOUGH, **opt
         [*assets, raw_expectations, split_expectations, shard_expectations],
         instance=instance,
         resources={"store": store, "tracker": TrackerResource(), "io_manager": RefIOManager(store=store)},
-        run_config={"ops": {"raw_dataset": {"config": {"source": {"image_folder": {"path": str(folder)}}}}}},
+        run_config={
+            "ops": {
+                "raw_dataset": {"config": {"source": {"image_folder": {"path": str(folder)}}}},
+                "validated_splits": {"config": splits or {}},
+            }
+        },
         raise_on_error=False,
-        **options,
     )
 
 
@@ -72,6 +78,15 @@ def test_warnings_stop_nothing(tmp_path: Path, instance: dg.DagsterInstance):
     raw_check = metadata_of(result, "raw_expectations")
     assert raw_check["failed_critical"] == 0 and raw_check["failed_warnings"] >= 1
     assert "there are enough pictures to train and to measure on (pictures: 30)" in raw_check["description"]
+
+
+def test_the_snapshot_is_judged_by_the_limits_of_the_splits_to_come(tmp_path: Path, instance: dg.DagsterInstance):
+    """All pictures are 64 x 48: small for splits that ask for 49 px, and all right by the default."""
+    tiny = "pictures are not tiny"
+    assert tiny not in str(metadata_of(run(tmp_path / "default", instance), "raw_expectations")["description"])
+    asked = run(tmp_path / "asked", instance, splits={"min_side_px": 49})
+    assert f"{tiny} (pictures: 60 of 60 rows break it" in metadata_of(asked, "raw_expectations")["description"]
+    assert "validated_splits" not in made(asked), "which nothing is left for"
 
 
 def ids_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

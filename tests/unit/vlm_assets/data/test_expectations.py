@@ -26,7 +26,7 @@ from tests.unit.vlm_assets.data.artifacts import (
     write_shards,
     write_splits,
 )
-from vlm_assets.data.expectations.raw import raw_suites, raw_tables
+from vlm_assets.data.expectations.raw import RawLimits, raw_suites, raw_tables
 from vlm_assets.data.expectations.shards import shard_suites, shard_tables
 from vlm_assets.data.expectations.splits import split_suites, split_tables
 from vlm_assets.data.expectations.suites import CheckedTable, critical, suite, warning
@@ -261,6 +261,45 @@ def test_an_example_shows_what_the_row_is_about(tmp_path: Path):
     short = the("captions are sentences, neither single words nor essays", outcomes)
     assert [(one.row, one.value, one.about) for one in short.examples][:1] == [(f"{0:016x}", "1", "picture")]
     assert short.limit == "at least 2, at most 60, in 95 % of the rows"
+
+
+def outcomes_of(path: Path, says: str, limits: RawLimits, spoil: Spoil) -> Outcome:
+    return the(says, validate(raw_tables(write_raw(path, spoil)), raw_suites(limits)))
+
+
+def test_rows_that_are_skipped_on_purpose_are_no_damage(tmp_path: Path):
+    says = "nearly all rows of the source could be used"
+    assert outcomes_of(tmp_path, says, RawLimits(), summary_with(skipped=60)).passed
+    few = outcomes_of(tmp_path, says, RawLimits(), summary_with(skipped=60, quarantined=2))  # of 60, not of 120
+    assert (few.passed, few.observed) == (False, "0.03333")
+
+
+@pytest.mark.parametrize(
+    ("says", "limits", "spoil"),
+    [
+        ("nearly all rows of the source could be used", RawLimits(max_bad_fraction=0.1), summary_with(quarantined=3)),
+        ("pictures are not tiny", RawLimits(min_side_px=16), rows_with(2, height=31)),
+        ("pictures are not strips", RawLimits(max_aspect_ratio=5), rows_with(2, width=193, height=48)),
+    ],
+)
+def test_limits_follow_the_settings(tmp_path: Path, says: str, limits: RawLimits, spoil: Spoil):
+    for place in ("default", "looser"):
+        (tmp_path / place).mkdir()
+    assert not outcomes_of(tmp_path / "default", says, RawLimits(), spoil).passed
+    assert outcomes_of(tmp_path / "looser", says, limits, spoil).passed
+
+
+def test_files_are_full_by_the_size_that_was_set(tmp_path: Path):
+    """Two files of 0.3 MB: far too little of 128 MB, and too much of a tenth."""
+    write_shards(tmp_path, others(files=one_file_more))
+    found = {}
+    for shard_mb in (128, 1):
+        tables = (one for one in shard_tables(tmp_path / "shards", tmp_path / "splits", MODEL) if one.name == "files")
+        found[shard_mb] = validate(tables, shard_suites(MODEL, shard_mb))
+    full = "all files of a split but the last are full"
+    assert not the(full, found[128]).passed and the(full, found[1]).passed
+    assert the(full, found[128]).advice.startswith("Raise shard_mb: ")
+    assert the("no file is far above the size that readers fetch at once", found[1]).advice.startswith("Lower shard_mb")
 
 
 def test_of_a_single_row_the_value_is_shown(tmp_path: Path):

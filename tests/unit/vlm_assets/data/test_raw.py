@@ -20,7 +20,7 @@ def imported(path: Path, rows: list[SourceRow], max_bad_fraction: float = 1.0):
 def test_one_row_per_picture_with_its_bytes(tmp_path: Path):
     rows = [SourceRow(str(seed), png(seed), captions=(f"number {seed}",)) for seed in range(3)]
     counts, table, lines = imported(tmp_path, rows)
-    assert counts == {"pictures": 3, "captions": 3, "quarantined": 0}
+    assert counts == {"pictures": 3, "captions": 3, "quarantined": 0, "skipped": 0}
     assert [row["captions"] for row in table] == [["number 0"], ["number 1"], ["number 2"]]
     assert table[0]["image_id"] == table[0]["sha256"][:16]
     assert (table[0]["width"], table[0]["height"], table[0]["format"]) == (64, 48, "PNG")
@@ -158,6 +158,55 @@ def test_a_hopeless_source_is_refused_before_it_is_read_to_the_end(tmp_path: Pat
     with pytest.raises(SourceError, match=message):
         import_source(Watched(bad), tmp_path, max_bad_fraction=0.05, log=lambda _: None, workers=2)
     assert len(seen) < 100
+
+
+def skipped(*names: str) -> list[SourceRow]:
+    return [SourceRow(name, reason="skipped label=Other", detail="as skip_where says") for name in names]
+
+
+def test_rows_that_are_skipped_on_purpose_are_listed_apart_and_count_on_neither_side(tmp_path: Path):
+    good = [SourceRow(str(seed), png(seed), captions=("x",)) for seed in range(9)]
+    bad = [SourceRow("b", reason="missing_picture", detail="no b.png")]
+    counts, _, _ = imported(tmp_path, [*good, *skipped("s", "t"), *bad], max_bad_fraction=0.1)
+    assert (counts["quarantined"], counts["skipped"]) == (1, 2)
+    assert [row["source_row"] for row in read_rows(tmp_path / "quarantine.parquet")] == ["b"]
+    assert read_rows(tmp_path / "skipped.parquet") == [
+        {"source_row": name, "file_name": "", "reason": "skipped label=Other", "detail": "as skip_where says"}
+        for name in ("s", "t")
+    ]
+    summary = read_json(tmp_path / "summary.json")
+    assert summary["skipped_by_reason"] == {"skipped label=Other": 2}
+    assert summary["skipped_examples"] == {"skipped label=Other": ["s: as skip_where says", "t: as skip_where says"]}
+
+
+def test_skipped_rows_make_no_room_for_bad_ones(tmp_path: Path):
+    """Of ten rows one may be bad, of the five that are wanted none."""
+    good = [SourceRow(str(seed), png(seed), captions=("x",)) for seed in range(4)]
+    bad = [SourceRow("b", reason="missing_picture", detail="no b.png.")]
+    rows = [*skipped(*"stuvw"), *good, *bad]
+    with pytest.raises(SourceError, match=r"1 of 5 rows of the source are unusable \(20\.0 %; missing_picture 1\), al"):
+        imported(tmp_path, rows, max_bad_fraction=0.1)
+
+
+def test_a_source_of_which_all_is_skipped_says_so(tmp_path: Path):
+    with pytest.raises(
+        SourceError,
+        match=r"All 2 rows of the source are skipped, as its settings say\. First: s: skipped label=Other\.",
+    ):
+        imported(tmp_path, skipped("s", "t"))
+
+
+def test_what_is_said_of_a_row_stays_short_whatever_the_source_puts_there(tmp_path: Path):
+    endless = "x" * 1_500_000
+    rows = [
+        SourceRow("good", png(1), captions=("x",)),
+        SourceRow(endless, reason="unreadable_picture", detail=endless, file_name=endless),
+        SourceRow("cut", png(2)[:200], captions=("x",), file_name=endless),
+    ]
+    imported(tmp_path, rows)
+    for row in read_rows(tmp_path / "quarantine.parquet"):
+        assert max(map(len, row.values())) < 600
+    assert read_rows(tmp_path / "quarantine.parquet")[0]["detail"].endswith("xx… (1,500,000 characters)")
 
 
 def test_nothing_usable_stops_the_import_whatever_is_allowed(tmp_path: Path):
