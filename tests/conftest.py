@@ -17,7 +17,8 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 _DEPLOYMENT = ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
-for _name in [name for name in os.environ if name.startswith("VLM_")] + list(_DEPLOYMENT):
+_OF_THE_TESTS = ("VLM_CLOTHING",)  # where photographs lie, for the tests that want some
+for _name in [name for name in os.environ if name.startswith("VLM_") and name not in _OF_THE_TESTS] + [*_DEPLOYMENT]:
     os.environ.pop(_name, None)
 
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from vlm_assets.contracts import ArtifactRef
 from vlm_assets.data.columns import MEANINGS as COLUMN_MEANINGS
+from vlm_assets.data.import_reasons import meaning_of
 from vlm_assets.data.previews import as_markdown
 from vlm_assets.data.quality import MEANINGS
 from vlm_assets.data.tables import Row, read_json, read_rows
@@ -89,11 +90,16 @@ def count_table(counts: Mapping[str, int], name: str) -> dg.TableMetadataValue:
 
 
 def reason_table(counts: Mapping[str, int], examples: Mapping[str, Sequence[str]]) -> dg.TableMetadataValue:
-    """Counts by reason, most frequent first, with what each means (where it is not the source's own) and examples."""
+    """Counts by reason, most frequent first, with what each means and examples."""
     columns = {"reason": "string", "count": "int", "meaning": "string", "examples": "string"}
     records = [
         dg.TableRecord(
-            {"reason": name, "count": count, "meaning": MEANINGS.get(name, ""), "examples": "; ".join(examples[name])}
+            {
+                "reason": name,
+                "count": count,
+                "meaning": MEANINGS.get(name) or meaning_of(name),
+                "examples": "; ".join(examples[name]),
+            }
         )
         for name, count in counts.items()
     ]

@@ -24,6 +24,18 @@ def caption(label: str, kids: bool) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
+def make_clothing_subset(source: Path, target: Path, rows: int) -> Path:
+    """The set as it is, with the first `rows` rows of its table and the pictures that these name."""
+    (target / "images").mkdir(parents=True)
+    head, *lines = (source / "images.csv").read_text().splitlines()[: rows + 1]
+    (target / "images.csv").write_text("\n".join([head, *lines]) + "\n")
+    for line in lines:
+        picture = source / "images" / f"{line.partition(',')[0]}.jpg"
+        if picture.is_file():
+            (target / "images" / picture.name).symlink_to(picture)
+    return target
+
+
 def make_clothing_folder(source: Path, target: Path, limit: int | None = None) -> int:
     """Link the pictures of garments into `target` and write their metadata.jsonl; returns the number of pictures."""
     target.mkdir(parents=True)

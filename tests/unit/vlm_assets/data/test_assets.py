@@ -77,6 +77,19 @@ def test_a_folder_through_both_assets_and_checks(tmp_path: Path, instance: dg.Da
     assert isinstance(ref, ArtifactRef) and sum(ref.counts.values()) == 90
 
 
+def test_every_row_put_aside_is_explained_in_the_metadata(tmp_path: Path, instance: dg.DagsterInstance):
+    place = folder(tmp_path / "in")
+    (place / "more.png").write_bytes(png(0))
+    (place / "7.png").write_bytes(b"text")
+    shown = materialize(tmp_path, instance, folder_config(place)).asset_materializations_for_node("raw_dataset")[0]
+    table = shown.metadata["quarantined"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert {record.data["reason"]: record.data["meaning"] for record in table.records} == {
+        "not_a_picture": "the content is none of a picture, whatever the name says",
+        "no_metadata_line": "a picture in the folder that the metadata does not name",
+    }
+
+
 def test_a_second_run_reuses_and_shows_the_same(tmp_path: Path, instance: dg.DagsterInstance):
     config = folder_config(folder(tmp_path / "in"))
     first, second = (materialize(tmp_path, instance, config) for _ in range(2))
