@@ -34,6 +34,10 @@ class Sample:
     members: dict[str, bytes] = field(default_factory=dict[str, bytes])  # by suffix, in lower case
     repeated: str = ""  # a suffix that is there twice
 
+    def picture_suffixes(self) -> list[str]:
+        """Its pictures; the first is the one that counts."""
+        return [suffix for suffix in PICTURE_SUFFIXES if suffix in self.members]
+
 
 class StrictTarInfo(tarfile.TarInfo):
     """A broken or missing header is an error wherever it stands; tarfile takes any but the first for the end."""

@@ -11,12 +11,13 @@ import pytest
 from webdataset.tariterators import group_by_keys
 
 from tests.unit.vlm_assets.data.sources.formats import jpeg, pairs, sample, write, write_tar, write_webdataset
+from tests.unit.vlm_assets.data.sources.places import Place
 from vlm_assets.data.sources.base import SourceRow
 from vlm_assets.data.sources.webdataset import WebDatasetConfig
 from vlm_assets.errors import SourceError
 
 
-def rows_of(root: Path, **settings: Any) -> list[SourceRow]:
+def rows_of(root: Path | str, **settings: Any) -> list[SourceRow]:
     return list(WebDatasetConfig(path=str(root), **settings).open())
 
 
@@ -206,7 +207,7 @@ def test_a_folder_without_shards_tells_what_it_has(tmp_path: Path):
     write(tmp_path / "a.zip", b"x")
     with pytest.raises(
         SourceError,
-        match=r"has no .tar or .tar.gz or .tgz; it has a.zip. Set source.webdataset.path to the folder of the",
+        match=r"has no .tar or .tar.gz or .tgz; it has a.zip. Set source.webdataset.path to the folder of the shar",
     ):
         rows_of(tmp_path)
 
@@ -247,3 +248,95 @@ def _members(file: Path):
         for member in archive:
             content = archive.extractfile(member)
             yield member.name, content.read() if content else b""
+
+
+def splits_of(root: Path, names: list[str], **settings: Any) -> list[str]:
+    for number, name in enumerate(names):
+        write_tar(root / name, sample(f"{number}", jpeg(number), "A coat."))
+    return [row.split for row in rows_of(root, **settings)]
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["cc-test-00000.tar", "cc-train-00000.tar", "cc-val-00000.tar"], ["test", "train", "val"]),
+        (["test/0.tar", "train/0.tar.gz", "validation/0.tgz"], ["test", "train", "val"]),
+        (["laion-00000-of-00002.tar", "laion-00001-of-00002.tar"], ["", ""]),
+        (["extra.tar", "test-0.tar", "train-0.tar"], ["", "test", "train"]),
+        (["train-00000.tar", "train-00001.tar"], ["", ""]),  # nothing to test on: all is split here
+        (["extra.tar", "test-00000.tar"], ["", ""]),
+        (["00000.tar", "00001.tar"], ["", ""]),
+    ],
+)
+def test_splits_are_told_by_the_names_of_shards_and_folders(tmp_path: Path, names: list[str], splits: list[str]):
+    assert splits_of(tmp_path, names) == splits
+    assert set(splits_of(tmp_path, names, given_splits=False)) == {""}
+
+
+def test_a_key_of_the_json_goes_before_the_name_of_the_shard(tmp_path: Path):
+    write_tar(tmp_path / "train-0.tar", sample("a", jpeg(0), "A coat.", {"part": "val"}))
+    write_tar(tmp_path / "test-0.tar", sample("b", jpeg(1), "A hat.", {"part": None}))
+    assert [row.split for row in rows_of(tmp_path, split_key="part")] == ["test", "val"]
+
+
+def test_one_shard_by_its_path(tmp_path: Path, place: Place):
+    place.put_folder(write_webdataset(tmp_path / "set", pairs(5), shard_samples=2))
+    source = WebDatasetConfig(path=f"{place.root}/00001.tar").open()
+    assert [row.picture for row in source] == [jpeg(2), jpeg(3)]
+    with pytest.raises(
+        SourceError, match=r"lacks 1 of the 1 shards that source\.webdataset\.path names, such as 7\.tar"
+    ):
+        rows_of(f"{place.root}/7.tar")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "numbers"),
+    [
+        ("{00000..00001}.tar", [0, 1, 2, 3]),
+        ("0000{0,2}.tar", [0, 1, 4]),
+        ("{00002..00001}.tar", [4, 2, 3]),
+        ("0000{0,{1..2}}.tar", [0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_list_in_braces(tmp_path: Path, place: Place, pattern: str, numbers: list[int]):
+    place.put_folder(write_webdataset(tmp_path / "set", pairs(5), shard_samples=2))
+    source = WebDatasetConfig(path=f"{place.root}/{pattern}").open()
+    assert [row.picture for row in source] == [jpeg(number) for number in numbers]
+    assert source.total() == len(numbers)
+
+
+def test_braces_may_name_folders(tmp_path: Path):
+    assert splits_of(tmp_path, ["test/0.tar", "train/0.tar", "train/1.tar"])
+    found = list(WebDatasetConfig(path=f"{tmp_path}/{{train,test}}/{{0..0}}.tar").open())
+    assert [(row.source_row, row.split) for row in found] == [("train/0.tar 1", "train"), ("test/0.tar 0", "test")]
+
+
+def test_shards_that_a_list_names_and_that_are_not_there(tmp_path: Path):
+    write_webdataset(tmp_path, pairs(4), shard_samples=2)
+    message = (
+        r"lacks 98 of the 100 shards that source\.webdataset\.path names, such as 00002\.tar; it has 00000\.tar, "
+        r"00001\.tar\."
+    )
+    with pytest.raises(SourceError, match=message):
+        rows_of(tmp_path / "{00000..00099}.tar")
+    with pytest.raises(SourceError, match=r"names more than 1,000,000 shards in \{0\.\.99999999\}\. Name the folder"):
+        rows_of(tmp_path / "{0..99999999}.tar")
+
+
+def test_a_second_picture_of_a_sample_is_counted_and_is_no_fault(tmp_path: Path):
+    members = [("a.png", jpeg(0)), ("a.txt", b"A coat."), ("a.jpg", jpeg(1)), ("b.jpg", jpeg(2)), ("b.txt", b"A hat.")]
+    write_tar(tmp_path / "0.tar", members)
+    found = rows_of(tmp_path)
+    assert [(row.source_row, row.picture, row.reason) for row in found] == [
+        ("0.tar a", jpeg(1), ""),
+        ("0.tar a.png", None, "skipped .png beside .jpg"),
+        ("0.tar b", jpeg(2), ""),
+    ]
+    assert WebDatasetConfig(path=str(tmp_path)).open().total() == 3
+
+
+def test_counting_says_how_far_it_is(tmp_path: Path):
+    write_webdataset(tmp_path, pairs(6), shard_samples=2)
+    source, lines = WebDatasetConfig(path=str(tmp_path)).open(), []
+    assert source.total(lines.append) == source.total(lines.append) == 6
+    assert len(lines) == 1 and lines[0].startswith("count samples  100% 3/3 shards")
