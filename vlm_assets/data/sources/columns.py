@@ -1,7 +1,9 @@
 """Columns of a source's table: finding those that the settings name, and what their values mean."""
 
+import ast
 import difflib
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vlm_assets.data.sources.base import UnusableRowError
@@ -62,11 +64,13 @@ def text_of(value: object) -> str:
 
 
 def captions_of(value: object, column: str) -> tuple[str, ...]:
-    """The captions in a cell: a string, or a list of strings; empty ones are left out.
+    """The captions in a cell: a string, or a list of strings, also as JSON or Python writes one; empty are left out.
 
     Raises UnusableRowError on anything else.
     """
-    items: list[object] = value if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, str) and value.startswith(("['", '["')) and value.endswith(("']", '"]')):
+        value = _written_list(value) or value
+    items: Sequence[object] = value if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType]
     present = [item for item in items if item is not None and item == item]  # NaN stands for nothing
     texts = [item for item in present if isinstance(item, str)]
     if len(texts) < len(present):
@@ -74,6 +78,18 @@ def captions_of(value: object, column: str) -> tuple[str, ...]:
         detail = f"'{column}' holds {str(other)[:SHOWN_CHARACTERS]}; expected a string or a list of strings"
         raise UnusableRowError("malformed_caption", detail)
     return tuple(text.strip() for text in texts if text.strip())
+
+
+def _written_list(text: str) -> list[str]:
+    """A list of texts in a cell of CSV, which has no lists; empty if it is none."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):  # pyright: ignore[reportUnknownVariableType]
+            return value  # pyright: ignore[reportUnknownVariableType]
+    return []
 
 
 def split_of(value: object) -> str:

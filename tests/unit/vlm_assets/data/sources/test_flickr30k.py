@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.unit.vlm_assets.data.sources.formats import jpeg, pairs, write, write_flickr30k_csv, write_flickr30k_token
 from vlm_assets.data.sources.base import SourceRow
 from vlm_assets.data.sources.flickr30k import Flickr30kConfig
+from vlm_assets.data.sources.table import TableConfig
 from vlm_assets.errors import SourceError
 
 
@@ -114,3 +116,53 @@ def test_a_folder_without_captions_tells_what_it_has(tmp_path: Path):
         SourceError, match=r"no results_\*.token and no \*.token.txt and no results.csv; it has dataset_flickr30k.json"
     ):
         rows_of(tmp_path)
+
+
+KAGGLE = (
+    "image,caption\n1000268201_693b08cb0e.jpg,A child in a pink dress .\n"
+    '1000268201_693b08cb0e.jpg,"A girl , climbing ."\n'
+)
+KAGGLE_30K = "image_name,comment_number,comment\n1000092795.jpg,0,Two young guys .\n1000092795.jpg,1,Two men .\n"
+HUB = (
+    "raw,sentids,split,filename,img_id\n"
+    '"[""Two young guys with \\u00e9lan."", ""Two \'males\' are outside.""]","[0, 1]",train,1000092795.jpg,0\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "captions"),
+    [
+        (
+            "captions.txt",
+            KAGGLE,
+            "picture_column: image, caption_columns: [caption]",
+            ("A child in a pink dress .", "A girl , climbing ."),
+        ),
+        (
+            "captions.txt",
+            KAGGLE_30K,
+            "picture_column: image_name, caption_columns: [comment]",
+            ("Two young guys .", "Two men ."),
+        ),
+        (
+            "flickr_annotations_30k.csv",
+            HUB,
+            "picture_column: filename, caption_columns: [raw], split_column: split",
+            ("Two young guys with élan.", "Two 'males' are outside."),
+        ),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_captions_in_a_table_are_refused_with_the_way_out_and_the_way_leads_out(
+    tmp_path: Path, name: str, content: str, settings: str, captions: tuple[str, ...], named: bool
+):
+    write(tmp_path / name, content)
+    write(tmp_path / "Images" / ("1000268201_693b08cb0e.jpg" if content == KAGGLE else "1000092795.jpg"), jpeg(0))
+    with pytest.raises(SourceError) as refused:
+        rows_of(tmp_path, **({"annotations": name} if named else {}))
+    hint = f"{name} is a table with a header, which the source kind table reads: table: {name}, {settings}, and"
+    assert hint in str(refused.value)
+    way_out = yaml.safe_load("{" + settings + "}")
+    (row,) = TableConfig(path=str(tmp_path), table=name, pictures="Images", **way_out).open()
+    assert (row.captions, row.picture) == (captions, jpeg(0))
+    assert row.split == ("train" if "split_column" in way_out else "")
