@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlm_assets.data.findings import Findings
@@ -52,6 +52,21 @@ def _alike(one: str, other: str) -> bool:
     return one == other or (min(len(one), len(other)) >= 4 and (one in other or other in one))
 
 
+def repetition(rows: Sequence[Mapping[str, Any]], flagged: Findings) -> list[dict[str, Any]]:
+    """How much the captions repeat each other, below the limits too: by measure, the words and their share, 0 to 1."""
+    captions = [caption for row in rows for caption in row["captions"]]
+    boilerplate = sum(row["reason"] == "boilerplate" for row in flagged.rows)
+    measures = {
+        "boilerplate": ("", boilerplate),
+        "frequent_caption": _most_common_phrase(captions, str),
+        **{reason: _most_common_phrase(captions, part) for reason, _, part in ENDS},
+    }
+    return [
+        {"measure": name, "words": words, "captions": count, "share": count / max(len(captions), 1)}
+        for name, (words, count) in measures.items()
+    ]
+
+
 Found = tuple[Fault, Mapping[str, Any], str, int]
 
 
@@ -66,18 +81,31 @@ def _frequent(rows: Sequence[Mapping[str, Any]], limits: QualityLimits) -> Itera
 
 
 def _phrases(rows: Sequence[Mapping[str, Any]], limits: QualityLimits) -> Iterator[Found]:
-    ends: tuple[tuple[str, str, Callable[[list[str]], list[str]]], ...] = (
-        ("common_opening", "begin", lambda words: words[:PHRASE_WORDS]),
-        ("common_ending", "end", lambda words: words[-PHRASE_WORDS:]),
-    )
-    captions = [(row, caption, caption.lower().split()) for row in rows for caption in row["captions"]]
-    for reason, verb, part in ends:
-        counts = Counter(" ".join(part(words)) for _, _, words in captions if len(words) > PHRASE_WORDS)
-        for phrase, count in counts.most_common(1):
-            if count < FEW or count <= limits.max_phrase_share * len(captions):
-                continue
-            row, caption = next((row, text) for row, text, words in captions if " ".join(part(words)) == phrase)
-            detail = (
-                f"{count:,} of {len(captions):,} captions ({100 * count / len(captions):.1f} %) {verb} with '{phrase}'"
-            )
-            yield Fault(reason, detail), row, caption, count
+    captions = [(row, caption) for row in rows for caption in row["captions"]]
+    for reason, verb, part in ENDS:
+        phrase, count = _most_common_phrase((caption for _, caption in captions), part)
+        if count < FEW or count <= limits.max_phrase_share * len(captions):
+            continue
+        row, caption = next((row, text) for row, text in captions if part(text) == phrase)
+        share = 100 * count / len(captions)
+        detail = f"{count:,} of {len(captions):,} captions ({share:.1f} %) {verb} with '{phrase}'"
+        yield Fault(reason, detail), row, caption, count
+
+
+def _most_common_phrase(captions: Iterable[str], part: Callable[[str], str]) -> tuple[str, int]:
+    counts = Counter(phrase for caption in captions if (phrase := part(caption)))
+    return next(iter(counts.most_common(1)), ("", 0))
+
+
+def _opening(caption: str) -> str:
+    """The first words in small letters; "" of a caption that has no others."""
+    words = caption.lower().split()
+    return " ".join(words[:PHRASE_WORDS]) if len(words) > PHRASE_WORDS else ""
+
+
+def _ending(caption: str) -> str:
+    words = caption.lower().split()
+    return " ".join(words[-PHRASE_WORDS:]) if len(words) > PHRASE_WORDS else ""
+
+
+ENDS = (("common_opening", "begin", _opening), ("common_ending", "end", _ending))

@@ -45,6 +45,9 @@ def split_metadata(ref: ArtifactRef, path: Path) -> Metadata:
         "splits": count_table(summary["splits"], "split"),
         "dropped": reason_table(summary["dropped_by_reason"], summary["dropped_examples"]),
         "flagged": reason_table(summary["flagged_by_reason"], summary["flagged_examples"]),
+        "caption_repetition": table(
+            [{**row, "share": f"{100 * row['share']:.1f} %"} for row in summary["caption_repetition"]]
+        ),
         "signals": table([{"signal": name, **values} for name, values in summary["signals"].items()]),
         "near_duplicate_pairs": summary["near_duplicate_pairs"],
         "leaks_avoided": f"a row-level random split would have put twins or group mates of "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_assets.data.caption_quality import caption_faults
-from vlm_assets.data.corpus_quality import conflicting_captions, flag_corpus
+from vlm_assets.data.corpus_quality import conflicting_captions, flag_corpus, repetition
 from vlm_assets.data.dedup import Signature, signature
 from vlm_assets.data.findings import Findings
 from vlm_assets.data.picture_file import read_picture
@@ -29,6 +29,7 @@ class Screened:
     signatures: list[Signature] = field(default_factory=list[Signature])
     dropped: Findings = field(default_factory=Findings)
     flagged: Findings = field(default_factory=Findings)
+    repetition: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])  # of the captions that stay
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def screen(raw: Path, limits: QualityLimits, log: Callable[[str], object]) -> Sc
     screened.rows = [row for row in rows if row["sha256"] in inspected]
     screened.signatures = [inspected[row["sha256"]] for row in screened.rows]
     screened.flagged.keep({row["image_id"] for row in screened.rows})
+    screened.repetition = repetition(screened.rows, screened.flagged)
     flag_corpus(screened.rows, limits, screened.flagged)
     return screened
 
@@ -99,7 +101,7 @@ def _keep_good_captions(row: dict[str, Any], limits: QualityLimits, screened: Sc
     bad: dict[str, None] = {}
     row["flags"] = []
     for caption, said, number in zip(row["captions"], slots, row["caption_rows"], strict=True):
-        faults = caption_faults(caption, row["file_name"], limits)
+        faults = caption_faults(caption, row["file_name"], limits, row["source_rows"])
         if faults and faults[0].drops(limits):
             screened.dropped.add(row, faults[0], caption)
             bad[faults[0].reason] = None

@@ -146,6 +146,7 @@ def _summary(
         "dropped_examples": screened.dropped.examples(),
         "flagged_by_reason": screened.flagged.reasons(),
         "flagged_examples": screened.flagged.examples(),
+        "caption_repetition": screened.repetition,
         "signals": signal_ranges(kept),
         "near_duplicate_pairs": len(pairs),
         "clusters": len({row["cluster"] for row in kept}),

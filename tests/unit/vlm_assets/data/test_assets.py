@@ -70,6 +70,8 @@ def test_a_folder_through_both_assets_and_checks(tmp_path: Path, instance: dg.Da
     assert raw["dagster/uri"].startswith(str(tmp_path / "store")) and len(raw["version"]) == 16
     assert raw["contact_sheet"].startswith("![contact_sheet](data:image/webp;base64,")
     assert counted(result) == 90
+    repeated = {record.data["measure"]: record.data["share"] for record in splits["caption_repetition"].records}
+    assert repeated["frequent_caption"] == "1.1 %" and repeated["boilerplate"] == "0.0 %"
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert checks["raw_expectations"].passed
     assert checks["split_expectations"].severity == dg.AssetCheckSeverity.WARN, "small splits are only warned of"

@@ -31,9 +31,23 @@ def reasons(caption: str, file_name: str = "") -> list[str]:
         ("coat &amp; hat", Fault("has_html", "'&amp;'")),
         ("red coat, see https://shop.example/42?x=1 now", Fault("has_url", "'https://shop.example/42?x=1'")),
         ("red coat from best-coats.com", Fault("has_url", "'best-coats.com'")),
+        ("red coat, zalando.de", Fault("has_url", "'zalando.de'")),
+        ("ZALANDO.DE red coat", Fault("has_url", "'ZALANDO.DE'")),
+        ("red coat, shop.it/coats/4", Fault("has_url", "'shop.it/coats/4'")),
         ("red coat, ask ann.b@coats.example", Fault("has_email", "'ann.b@coats.example'")),
         ("red coat, call +49 30 1234567", Fault("has_phone", "'+49 30 1234567'")),
         ("red coat (555) 123-4567", Fault("has_phone", "'(555) 123-4567'")),
+        ("red coat 0171 1234567", Fault("has_phone", "'0171 1234567'")),
+        ("red coat, tel 030/1234567", Fault("has_phone", "'tel 030/1234567'")),
+        ("red coat, (030) 12345678", Fault("has_phone", "'(030) 12345678'")),
+        ("red coat 020 7946 0958", Fault("has_phone", "'020 7946 0958'")),
+        ("red coat, call 01 23 45 67 89", Fault("has_phone", "'call 01 23 45 67 89'")),
+        ("nan", Fault("caption_says_nothing", "'nan'")),
+        ("None", Fault("caption_says_nothing", "'None'")),
+        (" Untitled.", Fault("caption_says_nothing", "' Untitled.'")),
+        ("N/A", Fault("caption_says_nothing", "'N/A'")),
+        ("???", Fault("caption_says_nothing", "'???' has no letter and no digit")),
+        ("...", Fault("caption_says_nothing", "'...' has no letter and no digit")),
         ("red coat AB-12345", Fault("has_sku", "'AB-12345'")),
         ("red coat, item no. 77", Fault("has_sku", "'item no. 77'")),
         ("An image of a red coat", Fault("boilerplate", "'An image of'")),
@@ -61,6 +75,17 @@ def test_each_fault_is_seen_with_its_value(caption: str, fault: Fault):
         "T-SHIRT, XXL",
         "a dress 👗 with dots",
         "a woman at 10:30 p.m. on 2012-06-13",
+        "none of the coats is red",
+        "an unknown man, a photo in hand",
+        "a red coat.it is long",
+        "A red coat.De la marque",
+        "a dress at 5.5 in. wide, v1.de-luxe",
+        "sizes 08 10 12 14 16, 034 / 36 / 38 and 36-38 40-42",
+        "a telephone 1920 1930, a phone 12.06.2012, tel 2012-06-13",
+        "EAN 4012345678901 and 0123456789012, model 0123-456789",
+        "a coat, art. 0171 1234567",
+        "an iphone 12 / 13 / 14 and a call of duty 2",
+        "1 000 000 dots, 0.171 1234567",
     ],
 )
 def test_plain_captions_have_no_fault(caption: str):
@@ -85,10 +110,29 @@ def test_small_letters_and_spaces_never_look_like_anything_but_words(caption: st
         ("red coat", "red_coat.jpg", False),
         ("a coat", "", False),
         ("a coat named v1.jpg", "v1.jpg", False),
+        ("IMG_0042", "3fa9c1.jpg", True),  # the file was renamed since
+        ("DSC01234", "", True),
+        ("PXL_20230415_123456789", "", True),
+        ("IMG-20230415-WA0001", "", True),
+        ("20230415_123456", "", True),
+        ("photo-1520975916090-3105956dac38", "", True),
+        ("d41d8cd98f00b204e9800998ecf8427e", "", True),
+        ("photo 1950", "", False),
+        ("facade", "", False),
+        ("1234567890123456", "", False),
     ],
 )
 def test_file_names_in_place_of_captions(caption: str, file_name: str, expected: bool):
     assert is_file_name(caption, file_name) is expected
+
+
+def test_the_name_that_the_source_gave_counts_too():
+    """The picture is called by its first row; its caption may be the file's name in another."""
+    for row in ("metadata.jsonl:2 red coat_1.jpg", "0.tar shop/red coat_1"):
+        assert is_file_name("red coat_1", "ab12.jpg", ["metadata.jsonl:1 ab12.jpg", row])
+    assert not is_file_name("red coat_1", "ab12.jpg", ["metadata.jsonl:2 dark red coat_12.jpg"])
+    assert not is_file_name("coat", "ab12.jpg", ["metadata.jsonl:2 coat.jpg"])
+    assert caption_faults("shirt 7", "a.jpg", source_rows=["0.tar shirt 7"])[0].reason == "caption_is_file_name"
 
 
 @cache

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from vlm_assets.data.corpus_quality import conflicting_captions, content_words, flag_corpus
+from vlm_assets.data.corpus_quality import conflicting_captions, content_words, flag_corpus, repetition
 from vlm_assets.data.findings import Findings
-from vlm_assets.data.quality import QualityLimits
+from vlm_assets.data.quality import Fault, QualityLimits
 
 
 def row(number: int, *captions: str, rows: tuple[int, ...] | None = None) -> dict[str, Any]:
@@ -68,3 +68,18 @@ def test_common_openings_and_endings():
         "common_ending": ("40 garments on a hanger", "80 of 120 captions (66.7 %) end with 'on a hanger'", 80)
     }
     assert set(found(rows, max_phrase_share=0.3)) == {"common_opening", "common_ending"}
+
+
+def test_repetition_is_measured_below_the_limits_too():
+    rows = [row(1, "a red coat on a hanger"), row(2, "A red coat, folded", "a hat on a hanger"), row(3, "a hat")]
+    rows += [row(4, "a hat"), row(5, "photo of a shoe on grass")]
+    flagged = Findings()
+    flagged.add(rows[4], Fault("boilerplate", "'photo of'"), "photo of a shoe on grass")
+    flagged.add(rows[3], Fault("blurred", "x"))
+    assert repetition(rows, flagged) == [
+        {"measure": "boilerplate", "words": "", "captions": 1, "share": 1 / 6},
+        {"measure": "frequent_caption", "words": "a hat", "captions": 2, "share": 2 / 6},
+        {"measure": "common_opening", "words": "a red coat", "captions": 1, "share": 1 / 6},
+        {"measure": "common_ending", "words": "on a hanger", "captions": 2, "share": 2 / 6},
+    ]
+    assert [measure["share"] for measure in repetition([], Findings())] == [0, 0, 0, 0]
