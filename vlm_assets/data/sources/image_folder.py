@@ -72,7 +72,7 @@ class ImageFolderSource:
         self.attribution = Attribution(title or folder, f"Pictures of the folder {folder}", licence)
 
     def fingerprint(self, log: Log = silent) -> str:
-        """Digest of the metadata, of each picture's bytes and of the columns read; reads a local folder once."""
+        """Digest of the metadata, of each picture's bytes and of the columns read. On S3 no picture is downloaded."""
         read = {*self._metadata, *self._named, *self._unnamed_pictures}
         infos = [info for info in self._listing if info.name in read]
         return fingerprint(self.files, infos, self.caption_column, self.group_column, log=log)
