@@ -19,6 +19,7 @@ from vlm_assets.data.shard_reader import ShardReader
 from vlm_assets.data.shards import ShardSettings, shard_paths, write_shards
 from vlm_assets.data.tables import read_json, read_rows
 from vlm_assets.errors import ConfigError, StoreError
+from vlm_serving.resizing import default_resizer, resize_square
 
 BUFFER = 20_000  # of about 5 row groups
 
@@ -236,5 +237,6 @@ def test_a_torch_loader_sees_every_caption_in_as_many_epochs_and_resumes(shards:
 
 
 def test_pictures_are_what_was_drawn(shards: Path):
-    drawn = {np.asarray(picture(seed).resize((32, 32), 3)).tobytes() for seed in range(150)}
+    resizer = default_resizer()
+    drawn = {resize_square(picture(seed), 32, "bicubic", resizer).tobytes() for seed in range(150)}
     assert all(sample.pixels.transpose(1, 2, 0).tobytes() in drawn for sample in reader(shards))
