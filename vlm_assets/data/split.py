@@ -12,7 +12,7 @@ prescribed split changes the old row itself, and may thereby move it.
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 
@@ -60,6 +60,7 @@ class Candidate:
     """What the split needs to know of one picture."""
 
     image_id: str
+    _: KW_ONLY
     group: str = ""
     split: str = ""  # prescribed by the source
     slots: tuple[Slots, ...] = ()  # one per caption

@@ -87,7 +87,10 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
 
 
 def _candidates(rows: Sequence[Row]) -> list[Candidate]:
-    return [Candidate(row["image_id"], row["group"], row["split"], tuple(json.loads(row["slots"]))) for row in rows]
+    return [
+        Candidate(row["image_id"], group=row["group"], split=row["split"], slots=tuple(json.loads(row["slots"])))
+        for row in rows
+    ]
 
 
 def _pairs_among(signatures: Sequence[Signature], thresholds: Thresholds) -> PairsAmong:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -19,8 +20,8 @@ def rows_and_pairs(draw: st.DrawFn) -> tuple[list[Candidate], list[Pair]]:
     rows = [
         Candidate(
             f"image{position}",
-            draw(st.sampled_from(["", "", "a", "b"])),
-            draw(st.sampled_from(["", "", "train", "test"])),
+            group=draw(st.sampled_from(["", "", "a", "b"])),
+            split=draw(st.sampled_from(["", "", "train", "test"])),
         )
         for position in range(draw(st.integers(2, 10)))
     ]
@@ -51,7 +52,7 @@ def settled(rows: list[Candidate], pairs: list[Pair]):
 def test_links_settle_the_splits_as_all_pairs_would(case: tuple[list[Candidate], list[Pair]]):
     rows, pairs = case
     near = [[a + b - at for a, b in pairs if at in (a, b)] for at in range(len(rows))]
-    everything = [Candidate(row.image_id, row.group, row.split, twins=near[at]) for at, row in enumerate(rows)]
+    everything = [replace(row, twins=near[at]) for at, row in enumerate(rows)]
     result, expected = settled(rows, pairs), assign_splits(everything, PLAN)
     assert result.split == expected.split
     assert result.dropped == expected.dropped
@@ -88,8 +89,8 @@ def test_a_new_near_duplicate_of_a_test_picture_never_trains():
 
 def test_pictures_of_one_look_stay_together_when_the_oldest_is_dropped():
     rows = [
-        Candidate("a", "group", "train"),
-        Candidate("b", "group", "test"),
+        Candidate("a", group="group", split="train"),
+        Candidate("b", group="group", split="test"),
         *(Candidate(f"copy {number}") for number in range(30)),
     ]
     look = np.array([0, 1, *[1] * 30])

@@ -37,10 +37,10 @@ def candidates(draw: st.DrawFn) -> list[Candidate]:
         rows.append(
             Candidate(
                 f"image{position}",
-                draw(st.sampled_from(["", "", "a", "b", "c"])),
-                draw(st.sampled_from(["", "", "", "train", "test"])),
-                tuple(slots),
-                tuple(sorted(twins)),
+                group=draw(st.sampled_from(["", "", "a", "b", "c"])),
+                split=draw(st.sampled_from(["", "", "", "train", "test"])),
+                slots=tuple(slots),
+                twins=tuple(sorted(twins)),
             )
         )
     return rows
@@ -72,7 +72,7 @@ def test_appending_rows_moves_and_drops_no_old_row(rows: list[Candidate], count:
 @settings(deadline=None, max_examples=60)
 @given(candidates())
 def test_training_never_sees_a_held_out_value(rows: list[Candidate]):
-    free = [Candidate(row.image_id, row.group, "", row.slots, row.twins) for row in rows]  # nothing prescribed
+    free = [replace(row, split="") for row in rows]  # nothing prescribed
     result = assign_splits(free, PLAN)
     for position, split in result.split.items():
         if split in ("train", "val"):
