@@ -1,6 +1,5 @@
-"""What only shows when captions are seen beside each other: contradictions, and the same words again and again."""
+"""What only shows when the captions of all pictures are seen beside each other: the same words again and again."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,46 +9,12 @@ from vlm_assets.data.quality import Fault, QualityLimits
 
 PHRASE_WORDS = 3
 FEW = 20  # pictures or captions: below this many no share means anything
-WORD = re.compile(r"[^\W_]+")
-FUNCTION_WORDS = frozenset(
-    WORD.findall(
-        "a an the this that these those it its and or but of in on at to for from by with without as is are was be has "
-        "have his her their your my s t"
-    )
-)
 
 
 def flag_corpus(rows: Sequence[Mapping[str, Any]], limits: QualityLimits, flagged: Findings) -> None:
     """Add what the captions of all rows show together."""
     for fault, row, caption, count in (*_frequent(rows, limits), *_phrases(rows, limits)):
         flagged.add(row, fault, caption, count)
-
-
-def conflicting_captions(row: Mapping[str, Any]) -> Fault | None:
-    """Whether a later source row with the same pixels shares no content word with the first one.
-
-    Captions of one source row, such as five people's descriptions, may differ as they like.
-    """
-    said: dict[int, list[str]] = {}
-    for caption, number in zip(row["captions"], row["caption_rows"], strict=True):
-        said.setdefault(number, []).append(caption)
-    (_, first), *others = said.items()
-    words = content_words(first)
-    for number, captions in others:
-        theirs = content_words(captions)
-        if words and theirs and not any(_alike(one, other) for one in words for other in theirs):
-            return Fault("conflicting_captions", f"'{first[0]}' and '{captions[0]}' ({row['source_rows'][number]})")
-    return None
-
-
-def content_words(captions: Sequence[str]) -> set[str]:
-    """Lower-case words that are not function words."""
-    return {word for caption in captions for word in WORD.findall(caption.lower())} - FUNCTION_WORDS
-
-
-def _alike(one: str, other: str) -> bool:
-    """ "shirt" and "tshirts" are no contradiction."""
-    return one == other or (min(len(one), len(other)) >= 4 and (one in other or other in one))
 
 
 def repetition(rows: Sequence[Mapping[str, Any]], flagged: Findings) -> list[dict[str, Any]]:

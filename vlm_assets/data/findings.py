@@ -22,12 +22,15 @@ class Findings:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, row: Mapping[str, Any], fault: Fault, caption: str = "", pictures: int = 1) -> None:
+    def add(
+        self, row: Mapping[str, Any], fault: Fault, caption: str = "", pictures: int = 1, source_row: str = ""
+    ) -> None:
         """Account for one picture, or for one of its captions; `row` is the picture's row of the snapshot.
 
-        `pictures`: how many are concerned, of which this is an example.
+        `pictures`: how many are concerned, of which this is an example. `source_row`: the row meant; "" = the first.
         """
-        place = {"image_id": row["image_id"], "source_row": row["source_rows"][0], "file_name": row["file_name"]}
+        where = source_row or row["source_rows"][0]
+        place = {"image_id": row["image_id"], "source_row": where, "file_name": row["file_name"]}
         said = {"caption": caption, "reason": fault.reason, "detail": fault.detail, "pictures": pictures}
         self.rows.append({**place, **said, "sha256": row["sha256"]})
 

@@ -32,7 +32,7 @@ DROPS = {  # by name, what each means
     "has_url": "a web address",
     "has_phone": "a telephone number, which a model would repeat",
     "no_caption_left": "all captions of the picture were dropped",
-    "would_tie_splits": "the picture would tie two given splits together, as near duplicate or group mate of both",
+    "would_tie_splits": "the row would tie two splits together: its picture, a near duplicate or a group is in each",
 }
 FLAGS = {  # by name, what each means; `drop_flagged` may name them
     "blurred": "no sharp edge anywhere: out of focus, or enlarged",
@@ -46,7 +46,7 @@ FLAGS = {  # by name, what each means; `drop_flagged` may name them
     "boilerplate": "the caption opens with words such as 'image of' or 'photo by'",
     "unknown_characters": "control, private or unassigned characters, which tokenizers leave out",
     "caption_truncated": "the caption has more tokens than the model reads",
-    "conflicting_captions": "rows with exactly the same pixels have captions that share no word of content",
+    "conflicting_captions": "rows that show one picture, or near duplicates, call it different things: a dress, shoes",
 }
 CORPUS_FLAGS = {  # of no single picture, so there is nothing to drop
     "frequent_caption": "one caption stands on very many pictures: normal where captions are made of labels",

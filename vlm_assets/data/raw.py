@@ -5,7 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -63,21 +63,24 @@ def import_source(
 
 def read_row(row: SourceRow) -> Reading:
     """Decode and identify one row's picture, or say why it is unusable."""
-    if row.picture is None:
+    if row.reason:
         return _unusable(row, row.reason, row.detail)
     pairs = zip(row.captions, row.slots or ({},) * len(row.captions), strict=True)
     captions = {_printable(caption.strip()): slots for caption, slots in pairs if caption.strip()}
     empty = sum(not caption.strip() for caption in row.captions)
     if not captions:
         return _unusable(row, "no_caption", "all captions are empty", empty)
+    said = Reading(
+        _printable(row.source_row), _printable(row.file_name), repeats=row.repeats, captions=tuple(captions.items()),
+        empty_captions=empty, group=_printable(row.group), split=row.split,
+    )  # fmt: skip
+    if row.picture is None:
+        return said
     try:
         file, pixels = read_picture(row.picture)
     except PictureError as error:
         return _unusable(row, fault_of(error, row.picture), str(error))
-    return Reading(
-        _printable(row.source_row), _printable(row.file_name), sha256=pixel_sha256(pixels), file=file,
-        captions=tuple(captions.items()), empty_captions=empty, group=_printable(row.group), split=row.split,
-    )  # fmt: skip
+    return replace(said, sha256=pixel_sha256(pixels), file=file)
 
 
 def _unusable(row: SourceRow, reason: str, detail: str, empty_captions: int = 0) -> Reading:
@@ -125,7 +128,7 @@ def _write(snapshot: Snapshot, directory: Path, source: Source) -> dict[str, int
         "skipped_by_reason": count_reasons(snapshot.skipped),
         "skipped_examples": examples_by_reason(snapshot.skipped),
         "empty_captions": snapshot.empty_captions,
-        "prescribed_split_conflicts": snapshot.split_conflicts,
+        "prescribed_split_conflicts": snapshot.split_conflicts(),
         "files": _file_counts(rows),
         "attribution": asdict(source.attribution),
     }

@@ -3,18 +3,18 @@
 Each picture is decoded once. Everything left out, and everything doubtful, is accounted for by reason.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlm_assets.data.caption_quality import caption_faults
-from vlm_assets.data.corpus_quality import conflicting_captions, flag_corpus, repetition
+from vlm_assets.data.corpus_quality import repetition
 from vlm_assets.data.dedup import Signature, signature
 from vlm_assets.data.findings import Findings
 from vlm_assets.data.picture_file import read_picture
 from vlm_assets.data.quality import Fault, PictureSignals, QualityLimits, measure, picture_faults
+from vlm_assets.data.source_rows import with_captions
 from vlm_assets.data.tables import read_rows, stream_pictures
 from vlm_assets.data.workers import in_order
 from vlm_assets.progress import Progress
@@ -23,7 +23,7 @@ from vlm_serving.errors import PictureError
 
 @dataclass
 class Screened:
-    """Rows that passed, in the source's order, with their signals and flags; their signatures; what was found."""
+    """Pictures that passed, in the source's order, with their signals and flags; their signatures; what was found."""
 
     rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     signatures: list[Signature] = field(default_factory=list[Signature])
@@ -43,8 +43,8 @@ class Inspection:
 def screen(raw: Path, limits: QualityLimits, log: Callable[[str], object]) -> Screened:
     """Judge every picture and caption of the snapshot in `raw`."""
     screened = Screened()
-    rows = read_rows(raw / "rows.parquet")
-    good = {row["sha256"]: row for row in rows if _keep_good_captions(row, limits, screened)}
+    judged = (_good_captions(row, limits, screened) for row in read_rows(raw / "rows.parquet"))
+    good = {row["sha256"]: row for row in judged if row}
     inspected: dict[str, Signature] = {}
     for sha256, found in _inspections(raw, good, log):
         row = good[sha256]
@@ -52,11 +52,10 @@ def screen(raw: Path, limits: QualityLimits, log: Callable[[str], object]) -> Sc
             screened.dropped.add(row, found)
         elif _keep_good_picture(row, found.signals, limits, screened):
             inspected[sha256] = found.signature
-    screened.rows = [row for row in rows if row["sha256"] in inspected]
-    screened.signatures = [inspected[row["sha256"]] for row in screened.rows]
+    screened.rows = [row for row in good.values() if row["sha256"] in inspected]
     screened.flagged.keep({row["image_id"] for row in screened.rows})
     screened.repetition = repetition(screened.rows, screened.flagged)
-    flag_corpus(screened.rows, limits, screened.flagged)
+    screened.signatures = [inspected[row["sha256"]] for row in screened.rows]
     return screened
 
 
@@ -81,8 +80,7 @@ def _inspect(data: bytes) -> Inspection | Fault:
 
 def _keep_good_picture(row: dict[str, Any], signals: PictureSignals, limits: QualityLimits, screened: Screened) -> bool:
     """Note the signals and flags in the row; False if the picture is dropped, for the first reason to do so."""
-    conflict = conflicting_captions(row)
-    faults = [*picture_faults(row, signals, limits), *([conflict] if conflict else [])]
+    faults = picture_faults(row, signals, limits)
     fatal = next((fault for fault in faults if fault.drops(limits)), None)
     if fatal is not None:
         screened.dropped.add(row, fatal)
@@ -94,13 +92,12 @@ def _keep_good_picture(row: dict[str, Any], signals: PictureSignals, limits: Qua
     return True
 
 
-def _keep_good_captions(row: dict[str, Any], limits: QualityLimits, screened: Screened) -> bool:
-    """Take the faulty captions, with their slots, out of the row; False if none is left."""
-    slots: list[Any] = json.loads(row["slots"]) or [{}] * len(row["captions"])
-    good: list[tuple[str, Any, int]] = []
+def _good_captions(row: dict[str, Any], limits: QualityLimits, screened: Screened) -> dict[str, Any] | None:
+    """The row without its faulty captions; None if none is left."""
+    good: list[int] = []
     bad: dict[str, None] = {}
-    row["flags"] = []
-    for caption, said, number in zip(row["captions"], slots, row["caption_rows"], strict=True):
+    flags: list[str] = []
+    for number, caption in enumerate(row["captions"]):
         faults = caption_faults(caption, row["file_name"], limits, row["source_rows"])
         if faults and faults[0].drops(limits):
             screened.dropped.add(row, faults[0], caption)
@@ -108,12 +105,9 @@ def _keep_good_captions(row: dict[str, Any], limits: QualityLimits, screened: Sc
             continue
         for fault in faults:
             screened.flagged.add(row, fault, caption)
-            row["flags"].append(fault.reason)
-        good.append((caption, said, number))
-    row["captions"] = [caption for caption, _, _ in good]
-    row["caption_rows"] = [number for _, _, number in good]
-    if any(said for _, said, _ in good):
-        row["slots"] = json.dumps([said for _, said, _ in good], ensure_ascii=False)
+            flags.append(fault.reason)
+        good.append(number)
     if not good:
         screened.dropped.add(row, Fault("no_caption_left", f"all captions were dropped: {', '.join(bad)}"))
-    return bool(good)
+        return None
+    return {**with_captions(row, good), "flags": flags}

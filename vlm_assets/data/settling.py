@@ -20,19 +20,23 @@ PairsAmong = Callable[[Positions], tuple[Positions, Positions]]
 
 
 def settle(rows: Sequence[Candidate], links: Links, pairs_among: PairsAmong, plan: SplitPlan) -> Assignment:
-    """Assign the splits. `pairs_among` gives every pair of near duplicates (positions) among some looks."""
-    first, second = links.first, links.second
-    component = _components(len(rows), np.append(links.look, first), np.append(np.arange(len(rows)), second))
+    """Assign the splits. The look of a row is the picture that it shows, of those that the links are about.
+
+    `pairs_among` gives every pair of near duplicates among some looks of the links.
+    """
+    first, second, pictures = links.first, links.second, np.arange(len(links.look))
+    shown = np.array([at if row.look is None else row.look for at, row in enumerate(rows)], dtype=np.int64)
+    component = _components(len(pictures), np.append(links.look, first), np.append(pictures, second))
+    sizes = np.bincount(component, minlength=1)
     known: set[int] = set()
     while True:
-        result = assign_splits(_with_twins(rows, links.look, first, second), plan)
-        torn = {int(component[position]) for position in result.dropped} - known
-        sizes = np.bincount(component, minlength=1)
+        result = assign_splits(_with_twins(rows, links.look[shown], first, second), plan)
+        torn = {int(component[shown[position]]) for position in result.dropped} - known
         torn = {one for one in torn if sizes[one] > 2}  # two pictures have but one pair
         if not torn:
             return result
         known |= torn
-        looks = np.flatnonzero(np.isin(component, list(torn)) & (links.look == np.arange(len(rows))))
+        looks = np.flatnonzero(np.isin(component, list(torn)) & (links.look == pictures))
         more_first, more_second = pairs_among(looks)
         first, second = np.append(first, more_first), np.append(second, more_second)
 
@@ -49,9 +53,12 @@ def _with_twins(rows: Sequence[Candidate], look: Positions, first: Positions, se
     """The rows, each with its look and the looks near to that, older and younger."""
     ends, near = np.append(first, second), np.append(second, first)
     order = np.argsort(ends, kind="stable")
-    bounds = np.searchsorted(ends[order], np.arange(len(rows) + 1)).tolist()
-    near = near[order]
+    ends, near = ends[order], near[order]
+    starts, stops = (
+        np.searchsorted(ends, look, side="left").tolist(),
+        np.searchsorted(ends, look, side="right").tolist(),
+    )
     return [
-        replace(row, look=of, twins=near[bounds[of] : bounds[of + 1]].tolist() if bounds[of] < bounds[of + 1] else ())
-        for row, of in zip(rows, look.tolist(), strict=True)
+        replace(row, look=of, twins=near[start:stop].tolist() if start < stop else ())
+        for row, of, start, stop in zip(rows, look.tolist(), starts, stops, strict=True)
     ]

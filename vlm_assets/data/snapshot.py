@@ -4,19 +4,17 @@ It is a fold over the rows of a source, in order: the same rows give the same sn
 read them was killed and started again.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from vlm_assets.data.clusters import Clusters
 from vlm_assets.data.picture_file import PictureFile
 from vlm_assets.data.sources.base import SKIPPED, Slots
+from vlm_assets.data.tables import slots_json
 from vlm_assets.errors import SourceError
 
 IMAGE_ID_HEX_DIGITS = 16
-HELD_OUT_FIRST = ("test", "val", "train", "")  # of two prescribed splits for one picture, the one that trains less wins
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Reading:
     detail: str = ""
     sha256: str = ""  # of the decoded pixels and the size: a PNG and its re-encoding are one picture
     file: PictureFile | None = None
+    repeats: bool = False  # shows the picture that an earlier reading of `file_name` holds
     captions: tuple[tuple[str, Slots], ...] = ()
     empty_captions: int = 0
     group: str = ""
@@ -48,25 +47,26 @@ class Reading:
 
 @dataclass(slots=True)
 class Picture:
-    """One picture of the snapshot, as far as the rows read so far tell."""
+    """One picture of the snapshot, as far as the rows read so far tell. Who trains is decided row by row, later."""
 
     sha256: str
     file: PictureFile
     file_name: str  # of its first row
+    captions: dict[str, int] = field(default_factory=dict[str, int])  # and their numbers; the first is the primary
+    slots: list[Slots] = field(default_factory=list[Slots])  # by caption
     source_rows: list[str] = field(default_factory=list[str])  # those that show exactly these pixels
-    captions: dict[str, Slots] = field(default_factory=dict[str, Slots])  # in the order met; the first is the primary
-    caption_rows: list[int] = field(default_factory=list[int])  # by caption: which of source_rows said it first
-    groups: list[str] = field(default_factory=list[str])
-    split: str = ""
+    row_numbers: list[int] = field(default_factory=list[int])  # by row: its place in the whole source
+    row_captions: list[list[int]] = field(default_factory=list[list[int]])  # by row: which captions it says
+    groups: list[str] = field(default_factory=list[str])  # by row; "" = none
+    given_splits: list[str] = field(default_factory=list[str])  # by row; "" = none
 
     @property
     def image_id(self) -> str:
         """What the picture is called everywhere else."""
         return self.sha256[:IMAGE_ID_HEX_DIGITS]
 
-    def to_row(self, group: str) -> dict[str, Any]:
+    def to_row(self) -> dict[str, Any]:
         """The picture as a row of rows.parquet."""
-        declared = any(self.captions.values())
         return {
             "image_id": self.image_id,
             "sha256": self.sha256,
@@ -74,19 +74,32 @@ class Picture:
             "height": self.file.height,
             "format": self.file.format,
             "captions": list(self.captions),
-            "group": group,
-            "slots": json.dumps(list(self.captions.values()) if declared else [], ensure_ascii=False),
-            "split": self.split,
+            "slots": slots_json(self.slots),
             "copies": len(self.source_rows),
             "file_name": self.file_name,
             "source_rows": self.source_rows,
-            "caption_rows": self.caption_rows,
+            "row_numbers": self.row_numbers,
+            "row_captions": self.row_captions,
+            "groups": self.groups,
+            "given_splits": self.given_splits,
             "mode": self.file.mode,
             "exif_orientation": self.file.orientation,
             "frames": self.file.frames,
             "transparent": self.file.transparent,
             "file_bytes": self.file.size_bytes,
         }
+
+    def note(self, reading: Reading, number: int) -> None:
+        """Take one more row that shows the picture; `number` is its place in the source."""
+        for caption, slots in reading.captions:
+            if caption not in self.captions:
+                self.captions[caption] = len(self.slots)
+                self.slots.append(slots)
+        self.source_rows.append(reading.source_row)
+        self.row_numbers.append(number)
+        self.row_captions.append([self.captions[caption] for caption, _ in reading.captions])
+        self.groups.append(reading.group)
+        self.given_splits.append(reading.split)
 
 
 def count_reasons(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
@@ -101,31 +114,27 @@ class Snapshot:
         self.pictures: dict[str, Picture] = {}
         self.quarantine: list[dict[str, str]] = []
         self.skipped: list[dict[str, str]] = []  # left out on purpose: no fault of the source
-        self.rows_read = self.empty_captions = self.split_conflicts = 0
+        self.rows_read = self.empty_captions = 0
         self._total, self._max_bad_fraction = total, max_bad_fraction
-        self._groups: Clusters[str] = Clusters()
+        self._first: dict[str, tuple[str, str, str]] = {}  # by file name: sha256 of its picture, or what is wrong
 
     def add(self, reading: Reading) -> bool:
         """Take one reading; True if it shows a picture that has not been seen before.
 
         Raises SourceError as soon as more rows are unusable than may be.
         """
+        number = self.rows_read
         self.rows_read += 1
         self.empty_captions += reading.empty_captions
-        if reading.file is None:
+        reading = self._resolved(reading)
+        if not reading.sha256:
             self._put_aside(reading)
             return False
-        known = self.pictures.get(reading.sha256)
-        picture = known or Picture(reading.sha256, reading.file, reading.file_name)
-        self.pictures[reading.sha256] = picture
-        for caption, slots in reading.captions:
-            if caption not in picture.captions:
-                picture.captions[caption] = slots
-                picture.caption_rows.append(len(picture.source_rows))
-        picture.source_rows.append(reading.source_row)
-        self._note_group(picture, reading.group)
-        self._note_split(picture, reading.split)
-        return known is None
+        new = reading.sha256 not in self.pictures
+        if new and reading.file:
+            self.pictures[reading.sha256] = Picture(reading.sha256, reading.file, reading.file_name)
+        self.pictures[reading.sha256].note(reading, number)
+        return new
 
     def check(self) -> None:
         """Raise SourceError if nothing was usable, or too much was not."""
@@ -136,9 +145,13 @@ class Snapshot:
         """How many rows were unusable, by reason, most frequent first."""
         return count_reasons(self.quarantine)
 
+    def split_conflicts(self) -> int:
+        """How many pictures have rows for which the source prescribes different splits."""
+        return sum(len(set(picture.given_splits) - {""}) > 1 for picture in self.pictures.values())
+
     def rows(self) -> list[dict[str, Any]]:
         """The pictures as rows of rows.parquet, in the order met."""
-        return [picture.to_row(self._group_of(picture)) for picture in self.pictures.values()]
+        return [picture.to_row() for picture in self.pictures.values()]
 
     def _put_aside(self, reading: Reading) -> None:
         columns = ("source_row", "file_name", "reason", "detail")
@@ -173,16 +186,10 @@ class Snapshot:
             "Repair the source, or raise max_bad_fraction."
         )
 
-    def _note_group(self, picture: Picture, group: str) -> None:
-        if group:
-            if group not in picture.groups:
-                picture.groups.append(group)
-            self._groups.join(picture.groups[0], group)
-
-    def _note_split(self, picture: Picture, split: str) -> None:
-        if picture.split and split and split != picture.split:
-            self.split_conflicts += 1
-        picture.split = min(picture.split, split, key=HELD_OUT_FIRST.index)
-
-    def _group_of(self, picture: Picture) -> str:
-        return self._groups.find(picture.groups[0]) if picture.groups else ""
+    def _resolved(self, reading: Reading) -> Reading:
+        """A reading that repeats a file has its picture, or what is wrong with it."""
+        if reading.repeats:
+            sha256, reason, detail = self._first[reading.file_name]
+            return replace(reading, sha256=sha256, reason=reason, detail=detail)
+        self._first[reading.file_name] = (reading.sha256, reading.reason, reading.detail)
+        return reading

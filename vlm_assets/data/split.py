@@ -1,12 +1,14 @@
 """Who trains and who tests, decided by hashes, so that nothing leaks and nothing moves when rows are appended.
 
-A cluster is what may not be torn: near duplicates and rows of one group. Rows join clusters in the order of the source,
-and a cluster's split is settled by its oldest row: the split it prescribes, else the first holdout that it falls under,
-else a hash of its group or picture. A later row follows its cluster. A row that would tie two splits together (a near
-duplicate of a training and of a test picture, say) is dropped and counted; so appended rows never move old ones.
+A cluster is what may not be torn: rows of one picture, of near duplicates and of one group. Rows join clusters in the
+order of the source, and a cluster's split is settled by its oldest row: the split it prescribes, else the first holdout
+that it falls under, else a hash of its group or picture. A later row follows its cluster. A row that would tie two
+splits together (a near duplicate of a training and of a test picture, say) is dropped and counted. So what becomes of a
+row depends on it and on those before it alone, and rows that are appended move and drop no old one.
 
-That holds for new pictures. An appended copy of an old picture that brings a new group, a new caption or another
-prescribed split changes the old row itself, and may thereby move it.
+Rows that come in before old ones are older than these. They move an old row only if they are in its cluster and would
+have had another split than it had, and no rule could do better without knowing which rows were there first: two near
+duplicates that alone would train and test must end together, whichever of them came later.
 """
 
 import hashlib
@@ -57,14 +59,14 @@ class SplitPlan:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the split needs to know of one picture."""
+    """What the split needs to know of one row of the source."""
 
-    image_id: str
+    image_id: str  # of the picture that the row shows
     _: KW_ONLY
     group: str = ""
     split: str = ""  # prescribed by the source
     slots: tuple[Slots, ...] = ()  # one per caption
-    look: int | None = None  # position of the oldest picture with the same thumbnail; None = itself
+    look: int | None = None  # number of what it shows, shared by rows that show the same; None = the row's position
     twins: Sequence[int] = ()  # the looks that are near duplicates of its own
 
 

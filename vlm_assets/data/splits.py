@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from vlm_assets.data.contradictions import contradictions
+from vlm_assets.data.corpus_quality import flag_corpus
 from vlm_assets.data.dedup import Links, Signature, Thresholds, near_duplicates
 from vlm_assets.data.edge_hashes import Positions
 from vlm_assets.data.findings import Findings
@@ -16,10 +18,9 @@ from vlm_assets.data.previews import write_caption_lengths
 from vlm_assets.data.quality import Fault, QualityLimits
 from vlm_assets.data.screening import Screened, screen
 from vlm_assets.data.settling import PairsAmong, settle
+from vlm_assets.data.source_rows import candidates, put_together
 from vlm_assets.data.split import (
     VAL,
-    Assignment,
-    Candidate,
     SplitPlan,
     check_plan,
     held_values,
@@ -67,10 +68,11 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
             "repair the source."
         )
     pairs = near_duplicates(signatures, settings.thresholds)
-    assignment = settle(_candidates(rows), pairs, _pairs_among(signatures, settings.thresholds), plan)
-    kept = _kept(rows, assignment, dropped)
+    assigned = _assigned(rows, pairs, _pairs_among(signatures, settings.thresholds), plan, dropped)
+    _judge_together(assigned, pairs, settings.quality, screened)
+    kept = list(assigned.values())
     counts = dict(split_counts((row["split"] for row in kept), plan))
-    _check_counts(counts, plan, given=all(row["split"] for row in rows))
+    _check_counts(counts, plan, given=all(all(row["given_splits"]) for row in rows))
     write_rows(directory / "rows.parquet", SPLIT_ROWS, kept)
     write_rows(directory / "dropped.parquet", DROPPED, dropped.rows)
     write_rows(directory / "flagged.parquet", FLAGGED, screened.flagged.rows)
@@ -86,13 +88,6 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
     return counts
 
 
-def _candidates(rows: Sequence[Row]) -> list[Candidate]:
-    return [
-        Candidate(row["image_id"], group=row["group"], split=row["split"], slots=tuple(json.loads(row["slots"])))
-        for row in rows
-    ]
-
-
 def _pairs_among(signatures: Sequence[Signature], thresholds: Thresholds) -> PairsAmong:
     def pairs(looks: Positions) -> tuple[Positions, Positions]:
         found = near_duplicates([signatures[look] for look in looks.tolist()], thresholds, every_pair=True)
@@ -101,14 +96,43 @@ def _pairs_among(signatures: Sequence[Signature], thresholds: Thresholds) -> Pai
     return pairs
 
 
-def _kept(rows: Sequence[Row], assignment: Assignment, dropped: Findings) -> list[dict[str, Any]]:
+def _assigned(
+    pictures: Sequence[Row], pairs: Links, pairs_among: PairsAmong, plan: SplitPlan, dropped: Findings
+) -> dict[int, dict[str, Any]]:
+    """The pictures that stay, by number, with their split and with those of their source rows that tie no two splits.
+
+    A picture that loses all rows is one finding, a row that a picture loses another.
+    """
+    rows, places = candidates(pictures)
+    assignment = settle(rows, pairs, pairs_among, plan)
+    kept = put_together(pictures, places, assignment)
+    gone: set[int] = set()
     for position, splits in assignment.dropped.items():
-        fault = Fault("would_tie_splits", f"near duplicate or group mate of rows in {' and '.join(splits)}")
-        dropped.add(rows[position], fault)
-    return [
-        {**rows[position], "split": split, "cluster": assignment.cluster[position]}
-        for position, split in assignment.split.items()
-    ]
+        at, row = places[position]
+        if at in gone:
+            continue
+        fault = Fault("would_tie_splits", f"same picture, near duplicate or group of rows in {' and '.join(splits)}")
+        said = pictures[at]["captions"][pictures[at]["row_captions"][row][0]] if at in kept else ""
+        dropped.add(pictures[at], fault, said, source_row=pictures[at]["source_rows"][row])
+        gone |= set() if at in kept else {at}
+    return kept
+
+
+def _judge_together(
+    pictures: dict[int, dict[str, Any]], pairs: Links, limits: QualityLimits, screened: Screened
+) -> None:
+    """Flag what shows when rows and pictures are seen beside each other.
+
+    Who is dropped for it goes after the splits are settled: its near duplicates stay where they are.
+    """
+    for at, fault in list(contradictions(pictures, pairs)):
+        if fault.drops(limits):
+            screened.dropped.add(pictures.pop(at), fault)
+        else:
+            screened.flagged.add(pictures[at], fault)
+            pictures[at]["flags"] = [*pictures[at]["flags"], fault.reason]
+    screened.flagged.keep({row["image_id"] for row in pictures.values()})
+    flag_corpus(list(pictures.values()), limits, screened.flagged)
 
 
 def _pair_rows(rows: Sequence[Row], pairs: Links) -> list[dict[str, Any]]:

@@ -24,13 +24,14 @@ RAW_ROWS = pa.schema(
         ("height", pa.int32()),
         ("format", pa.string()),
         ("captions", pa.list_(pa.string())),
-        ("group", pa.string()),
         ("slots", pa.string()),
-        ("split", pa.string()),
         ("copies", pa.int32()),  # rows of the source that show exactly these pixels
         ("file_name", pa.string()),  # in the source, of the first of them
         ("source_rows", pa.list_(pa.string())),  # where all of them stand in the source
-        ("caption_rows", pa.list_(pa.int32())),  # by caption: which of source_rows said it first
+        ("row_numbers", pa.list_(pa.int64())),  # by source row: its place among all rows of the source, from 0
+        ("row_captions", pa.list_(pa.list_(pa.int32()))),  # by source row: which of captions it says
+        ("groups", pa.list_(pa.string())),  # by source row; "" = none
+        ("given_splits", pa.list_(pa.string())),  # by source row: what the source prescribes; "" = nothing
         ("mode", pa.string()),  # of the pixels in the file, before they became RGB: L, P, RGBA, CMYK, I;16, ...
         ("exif_orientation", pa.int8()),  # 1 = upright; width and height are those after turning
         ("frames", pa.int32()),  # 1 = a still picture; of an animation the first frame is used
@@ -42,7 +43,13 @@ PICTURES = pa.schema([("sha256", pa.string()), ("image", IMAGE)])
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("source_row", "file_name", "reason", "detail")])
 SIGNALS = [pa.field(name, pa.float32()) for name in ("entropy_bits", "sharpness", "brightness", "contrast")]
 SPLIT_ROWS = pa.schema(
-    [*RAW_ROWS, *SIGNALS, pa.field("flags", pa.list_(pa.string())), pa.field("cluster", pa.string())]
+    [
+        *RAW_ROWS,
+        *SIGNALS,
+        pa.field("flags", pa.list_(pa.string())),
+        pa.field("split", pa.string()),
+        pa.field("cluster", pa.string()),
+    ]
 )
 DROPPED = pa.schema(
     [(name, pa.string()) for name in ("image_id", "source_row", "file_name", "caption", "reason", "detail")]
@@ -60,6 +67,11 @@ SHARD = pa.schema(
 )
 
 Row = Mapping[str, Any]
+
+
+def slots_json(slots: Sequence[Mapping[str, str]]) -> str:
+    """What each caption of a picture says, for the column `slots`: one object per caption, none if all are empty."""
+    return json.dumps(list(slots) if any(slots) else [], ensure_ascii=False)
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: Sequence[Row]) -> None:

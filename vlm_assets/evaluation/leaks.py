@@ -29,7 +29,7 @@ from vlm_assets.evaluation.significance import Difference, difference, resampled
 if TYPE_CHECKING:
     from vlm_assets.evaluation.config import EvalConfig
 
-COLUMNS = ["image_id", "split", "cluster", "copies", "captions", "caption_rows"]
+COLUMNS = ["image_id", "split", "cluster", "captions", "row_captions"]
 ORDINARY_SPLITS = ("train", "val", "test")
 DRAWS = 20  # naive splits, over which figures are averaged
 ROWS_AT_ONCE = 256  # rows of a cluster that are compared with all its rows at a time
@@ -80,16 +80,11 @@ def leak_facts(
 
 
 def source_rows(pictures: Mapping[str, Mapping[str, Any]], image_ids: Sequence[str]) -> Iterator[SourceRow]:
-    """The source's rows of these pictures.
-
-    A row that brought no new caption repeats those met before it, in part or in whole: it counts as saying them all.
-    """
+    """The source's rows of these pictures, each with what it says."""
     for place, image_id in enumerate(image_ids):
         picture = pictures[image_id]
-        said = list(zip(picture["captions"], picture["caption_rows"], strict=True))
-        for copy in range(picture["copies"]):
-            own = [text for text, row in said if row == copy] or [text for text, row in said if row < copy]
-            yield SourceRow(place, picture["cluster"], tuple(own or picture["captions"]))
+        for said in picture["row_captions"]:
+            yield SourceRow(place, picture["cluster"], tuple(picture["captions"][caption] for caption in said))
 
 
 def measure_leaks(

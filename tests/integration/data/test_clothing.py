@@ -81,7 +81,7 @@ def test_the_preset_splits_a_folder_by_sender(folder: Path, tmp_path: Path, monk
     assert len(rows) > 0.9 * PICTURES
     splits_of_sender: dict[str, set[str]] = {}
     for row in rows:
-        splits_of_sender.setdefault(row["group"], set()).add(row["split"])
+        splits_of_sender.setdefault(row["groups"][0], set()).add(row["split"])
     assert all(len(splits) == 1 for splits in splits_of_sender.values())
     assert {split for splits in splits_of_sender.values() for split in splits} == {"train", "val", "test"}
     assert json.loads(rows[0]["slots"]) == []

@@ -259,6 +259,6 @@ def is_whole(rows: Sequence[Row], pictures_per_group: int) -> bool:
     """Whether no group is torn; and whether there are groups, where there should be."""
     splits: dict[str, set[str]] = {}
     for row in rows:
-        splits.setdefault(row["group"] or row["image_id"], set()).add(row["split"])
-    groups = Counter(row["group"] for row in rows if row["group"])
+        splits.setdefault(row["groups"][0] or row["image_id"], set()).add(row["split"])
+    groups = Counter(row["groups"][0] for row in rows if row["groups"][0])
     return all(len(found) == 1 for found in splits.values()) and max(groups.values(), default=0) == pictures_per_group

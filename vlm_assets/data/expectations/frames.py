@@ -49,6 +49,20 @@ def caption_frame(rows: Path) -> pd.DataFrame:
     return pd.DataFrame({"image_id": ids.to_pandas(), "caption": captions.to_pandas(), "words": words})
 
 
+def group_frame(rows: Path) -> pd.DataFrame:
+    """One row per group of a picture, with the picture and its split."""
+    lists = _column(rows, "groups").combine_chunks()
+    of = pc.list_parent_indices(lists)
+    columns = {name: _column(rows, name).take(of).to_pandas() for name in ("image_id", "split")}
+    frame = pd.DataFrame({**columns, "group": pc.list_flatten(lists).to_pandas()})
+    return frame[frame["group"] != ""].drop_duplicates(ignore_index=True)
+
+
+def joined(rows: Path, name: str) -> pd.Series:
+    """The values of a column of lists of texts, as one text with blanks between."""
+    return pc.binary_join(_column(rows, name), " ").to_pandas()
+
+
 def is_packed(rows: Path, directory: Path) -> NDArray[np.bool_]:
     """Of each picture, whether a pack holds it. The pictures beside the digests are not read."""
     packs = [_column(file, "sha256") for file in sorted(directory.glob("pictures-*.parquet"))]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from great_expectations.core import ExpectationSuite
 
 from vlm_assets.data.expectations.custom import ExpectEachInOneSplit
-from vlm_assets.data.expectations.frames import picture_frame
+from vlm_assets.data.expectations.frames import group_frame, picture_frame
 from vlm_assets.data.expectations.suites import CheckedTable, critical, suite, warning
 from vlm_assets.data.tables import read_json
 
@@ -41,8 +41,6 @@ def split_suites() -> list[ExpectationSuite]:
             column="slots_fit", value_set=[True]),
         critical(ExpectEachInOneSplit, "no cluster of near duplicates and group mates is torn between splits", BUG,
             column_A="cluster", column_B="split"),
-        critical(ExpectEachInOneSplit, "no group of the source (sender, product) is torn between splits", BUG,
-            column_A="group", column_B="split"),
         critical(gxe.ExpectColumnValuesToBeInSet, "no caption that trains says a value held out for a test", BUG,
             column="trains_on_held_out_value", value_set=[False]),
         warning(gxe.ExpectColumnDistinctValuesToContainSet, "there is a train, a val and a test split",
@@ -57,6 +55,11 @@ def split_suites() -> list[ExpectationSuite]:
         warning(gxe.ExpectColumnMaxToBeBetween, "no cluster holds more than a fifth of the pictures",
             "One group or chain of near duplicates decides a split: see the group column and the thresholds.",
             column="share_of_cluster", max_value=0.2),
+    )  # fmt: skip
+    groups = suite(
+        "groups",
+        critical(ExpectEachInOneSplit, "no group of the source (sender, product) is torn between splits", BUG,
+            column_A="group", column_B="split"),
     )  # fmt: skip
     twins = suite(
         "near_duplicates",
@@ -75,20 +78,20 @@ def split_suites() -> list[ExpectationSuite]:
             "See dropped.parquet and the table of reasons: the limits may be too strict for this source.",
             column="dropped_share", max_value=0.2),
     )  # fmt: skip
-    return [pictures, twins, sizes, dropped]
+    return [pictures, groups, twins, sizes, dropped]
 
 
 def split_tables(directory: Path) -> Iterator[CheckedTable]:
     """The tables of the splits, with the columns that the suites look at."""
     rows = directory / "rows.parquet"
-    pictures = picture_frame(rows, ["image_id", "sha256", "split", "cluster", "group", "entropy_bits", "flags"])
+    pictures = picture_frame(rows, ["image_id", "sha256", "split", "cluster", "entropy_bits", "flags"])
     held = read_json(directory / "summary.json")["held_out_values"]
-    pictures["group"] = pictures["group"].where(pictures["group"] != "")  # "" = none: not a group of its own
     pictures["flagged"] = pictures.pop("flags").str.len().gt(0).astype(float)
     pictures["trains"] = pictures["split"].eq("train").astype(float)
     pictures["share_of_cluster"] = pictures.groupby("cluster")["split"].transform("size") / len(pictures)
     pictures["trains_on_held_out_value"] = _trains_on(rows, held)
     yield CheckedTable("pictures", ("image_id",), pictures)
+    yield CheckedTable("groups", ("group", "image_id"), group_frame(rows))
     yield CheckedTable("near_duplicates", ("image_id_a", "image_id_b"), _twins(directory, pictures))
     yield CheckedTable("splits", ("split",), pictures.groupby("split").size().rename("pictures").reset_index())
     yield CheckedTable("dropped", ("what",), _dropped(directory, pictures))

@@ -15,10 +15,11 @@ SKIPPED = "skipped "  # what the reason begins with if a row is left out on purp
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One picture with its captions as the source gives them. Exactly one of `picture` and `reason` is set."""
+    """One picture with its captions as the source gives them. Exactly one of `picture`, `repeats`, `reason` is set."""
 
     source_row: str  # where it stands in the source, for a reader who wants to repair it
     picture: bytes | None = None
+    repeats: bool = False  # an earlier row brought the picture `file_name`: it is not read again
     reason: str = ""  # why there is no usable picture or caption: a short, countable word such as "missing_picture"
     detail: str = ""
     captions: tuple[str, ...] = ()

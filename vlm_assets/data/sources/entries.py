@@ -1,7 +1,7 @@
-"""What a table says about pictures, gathered: several rows of one picture become one entry with all their captions."""
+"""What a table says about pictures, row by row; a picture that several rows name is read with the first of them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vlm_assets.data.sources.base import Slots, SourceRow
 from vlm_assets.data.sources.files import FileInfo, Files
@@ -11,35 +11,38 @@ from vlm_serving.images import DEFAULT_LIMITS
 
 @dataclass
 class Entry:
-    """All that the rows of one picture say, as far as they agree on its group and split."""
+    """What one row says about its picture."""
 
-    where: str  # of its first row
+    where: str
     file_name: str = ""
     captions: dict[str, Slots] = field(default_factory=dict[str, Slots])  # in the order met
     group: str = ""
     split: str = ""
+    repeats: bool = False  # an earlier entry reads the picture
     reason: str = ""  # why the row cannot be used, whatever its picture is
     detail: str = ""
 
     def read(self, files: Files, info: FileInfo) -> SourceRow:
         """The entry with its picture; or, if that is too large or cannot be read, as a row to put aside."""
-        if info.size_bytes > DEFAULT_LIMITS.max_bytes:
-            limit = f"{info.size_bytes:,} bytes, the limit is {DEFAULT_LIMITS.max_bytes:,}"
-            return self.unusable("picture_too_large", limit)
-        try:
-            picture = files.read(info.name)
-        except UnreadableFileError as error:
-            return self.unusable("unreadable_picture", str(error))
         slots = tuple(self.captions.values())
-        return SourceRow(
+        row = SourceRow(
             self.where,
-            picture,
+            repeats=self.repeats,
             captions=tuple(self.captions),
             slots=slots if any(slots) else (),
             group=self.group,
             split=self.split,
             file_name=self.file_name,
         )
+        if self.repeats:
+            return row
+        if info.size_bytes > DEFAULT_LIMITS.max_bytes:
+            limit = f"{info.size_bytes:,} bytes, the limit is {DEFAULT_LIMITS.max_bytes:,}"
+            return self.unusable("picture_too_large", limit)
+        try:
+            return replace(row, picture=files.read(info.name))
+        except UnreadableFileError as error:
+            return self.unusable("unreadable_picture", str(error))
 
     def unusable(self, reason: str, detail: str) -> SourceRow:
         """The entry as a row to put aside."""
@@ -47,15 +50,11 @@ class Entry:
 
 
 class Entries:
-    """Entries in the order of their first rows.
-
-    Rows of one picture that name different groups or splits stay apart: the import sees that their pictures are equal,
-    joins the groups and counts the conflict.
-    """
+    """One entry per row of a table, in its order: which row said what decides splits and shows contradictions."""
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
-        self._last: dict[str, Entry] = {}  # by picture
+        self._read: set[str] = set()  # pictures that an entry reads
 
     def add(
         self,
@@ -68,14 +67,10 @@ class Entries:
         split: str,
     ) -> None:
         """Take one row; `slots` are what each of its captions says."""
-        entry = self._last.get(file_name)
-        if entry is None or not (_agree(entry.group, group) and _agree(entry.split, split)):
-            entry = self._last[file_name] = Entry(where, file_name)
-            self._entries.append(entry)
-        for caption in captions:
-            entry.captions.setdefault(caption, slots or {})
-        entry.group = entry.group or group
-        entry.split = entry.split or split
+        said = dict.fromkeys(captions, slots or {})
+        self._entries.append(Entry(where, file_name, said, group, split, repeats=file_name in self._read))
+        if captions:  # a row without any is put aside, and does not bring its picture
+            self._read.add(file_name)
 
     def add_unusable(self, where: str, reason: str, detail: str, file_name: str = "") -> None:
         """Take a row that cannot be used."""
@@ -86,7 +81,3 @@ class Entries:
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries)
-
-
-def _agree(one: str, other: str) -> bool:
-    return not one or not other or one == other

@@ -65,10 +65,10 @@ def raw_row(number: int) -> dict[str, Any]:
         "height": 48,
         "format": "PNG",
         "captions": [f"picture number {number}"],
-        "group": f"g{number // 2}",
         "slots": json.dumps([{"role": f"r{number}"}]),
-        "split": "",
         "copies": 1,
+        "groups": [f"g{number // 2}"],
+        "given_splits": [""],
     }
 
 

@@ -80,7 +80,7 @@ RAW: Faults = {
         "every picture has a height": rows_with(height=0),
         "every picture has a caption": rows_with(captions=[], slots="[]"),
         "slots are declared for all captions of a picture or for none": rows_with(slots="[{}, {}]"),
-        "splits that the source prescribes are train, val or test": rows_with(split="holdout"),
+        "splits that the source prescribes are train, val or test": rows_with(given_splits=["holdout"]),
         "every picture comes from a row of the source": rows_with(copies=0),
         "there are enough pictures to train and to measure on": lambda made: made.rows.__delitem__(slice(49, None)),
         "pictures are in a format that is usual for them": rows_with(format="TIFF"),
@@ -112,13 +112,13 @@ SPLITS: Faults = {
         "every picture has a caption": rows_with(captions=[], slots="[]"),
         "slots are declared for all captions of a picture or for none": rows_with(slots="[{}, {}]"),
         "no cluster of near duplicates and group mates is torn between splits": rows_with(cluster=f"{55:016x}"),
-        "no group of the source (sender, product) is torn between splits": rows_with(group="g55"),
         "no caption that trains says a value held out for a test": rows_with(slots='[{"role": "r119", "age": "old"}]'),
         "there is a train, a val and a test split": lambda made: [row.update(split="train") for row in made.rows],
         "between 40 % and 95 % of the pictures train": rows_with(40, split="test"),
         "at most a fifth of the pictures that stay is doubtful": rows_with(25, flags=["blurred"]),
         "no cluster holds more than a fifth of the pictures": rows_with(25, cluster="one"),
     },
+    "groups": {"no group of the source (sender, product) is torn between splits": rows_with(groups=["", "g55"])},
     "near_duplicates": {"no two near duplicates are in different splits": others(pairs=[(1, 2), (3, 119)])},
     "splits": {"every split is large enough to measure on": rows_with(19, split="test_unseen_role")},
     "dropped": {
@@ -252,7 +252,7 @@ def test_a_near_duplicate_that_was_dropped_tears_nothing(tmp_path: Path):
 
 
 def test_pictures_without_a_group_are_no_group(tmp_path: Path):
-    outcomes = checked("splits", tmp_path, rows_with(ROWS, group=""), "pictures")
+    outcomes = checked("splits", tmp_path, rows_with(ROWS, groups=[""]), "groups")
     assert the("no group of the source (sender, product) is torn between splits", outcomes).passed
 
 

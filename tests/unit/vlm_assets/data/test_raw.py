@@ -44,17 +44,21 @@ def test_equal_pixels_become_one_picture_with_all_references(tmp_path: Path):
     assert table[0]["captions"] == ["a man farmer", "a farmer"]
     assert json.loads(table[0]["slots"]) == [{"gender": "man"}, {"gender": ""}]
     assert table[0]["copies"] == 2
-    assert table[0]["group"] == table[1]["group"], "the shared picture ties the two groups"
+    assert [row["groups"] for row in table] == [["g1", "g2"], ["g2"]], (
+        "what ties them together is for the splits to say"
+    )
     assert read_json(tmp_path / "summary.json")["merged_rows"] == 1
 
 
-def test_a_picture_prescribed_to_two_splits_goes_to_the_one_that_trains_less(tmp_path: Path):
+def test_a_picture_prescribed_to_two_splits_is_counted(tmp_path: Path):
     rows = [
         SourceRow("a", png(1), captions=("x",), split="train"),
         SourceRow("b", png(1), captions=("x",), split="test"),
+        SourceRow("c", png(1), captions=("x",)),
+        SourceRow("d", png(2), captions=("x",), split="test"),
     ]
     _, table, _ = imported(tmp_path, rows)
-    assert table[0]["split"] == "test"
+    assert [row["given_splits"] for row in table] == [["train", "test", ""], ["test"]]
     assert read_json(tmp_path / "summary.json")["prescribed_split_conflicts"] == 1
 
 
@@ -116,7 +120,8 @@ def test_rows_know_where_they_and_their_captions_come_from(tmp_path: Path):
     ]
     _, table, _ = imported(tmp_path, rows)
     assert (table[0]["source_rows"], table[0]["file_name"]) == (["first", "again"], "1.png")
-    assert (table[0]["captions"], table[0]["caption_rows"]) == (["x", "y", "z"], [0, 0, 1])
+    assert (table[0]["row_numbers"], table[1]["row_numbers"]) == ([0, 2], [1])
+    assert (table[0]["captions"], table[0]["row_captions"]) == (["x", "y", "z"], [[0, 1], [1, 2]])
 
 
 def test_the_kinds_of_files_are_counted(tmp_path: Path):

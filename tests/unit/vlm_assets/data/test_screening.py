@@ -32,8 +32,6 @@ def rows_with_every_fault() -> list[SourceRow]:
         SourceRow("blurred", encoded(blurred), captions=("out of focus",)),
         SourceRow("dark", encoded(textured(8).point(lambda level: level // 30)), captions=("a black cat at night",)),
         SourceRow("tiny", encoded(picture(9, (20, 20))), captions=("a tiny one",)),
-        SourceRow("twice", encoded(textured(10)), captions=("a red dress",)),
-        SourceRow("twice again", encoded(textured(10)), captions=("some shoes",)),
         SourceRow("sku", encoded(textured(11)), captions=("a coat AB-12345", "call +49 30 1234567"),
                   slots=({"k": "1"}, {"k": "2"})),
         SourceRow("spam", encoded(textured(12)), captions=("see www.shop.example",)),
@@ -56,23 +54,32 @@ def test_everything_that_is_wrong_is_dropped_or_flagged(tmp_path: Path):
         "animated": ["animated"],
         "blurred": ["blurred"],
         "dark": ["dark", "low_contrast", "blurred"],
-        "twice": ["conflicting_captions"],
         "sku": ["has_sku"],
     }
     assert result.flagged.reasons() == {
         "blurred": 2, "has_sku": 1, "wrong_extension": 1, "converted_colours": 1, "animated": 1, "dark": 1,
-        "low_contrast": 1, "conflicting_captions": 1,
+        "low_contrast": 1,
     }  # fmt: skip
-    assert result.flagged.examples()["conflicting_captions"] == ["twice: 'a red dress' and 'some shoes' (twice again)"]
-    assert len(result.signatures) == len(result.rows) == 8
+    assert len(result.signatures) == len(result.rows) == 7
 
 
 def test_a_dropped_caption_takes_its_slots_and_source_with_it(tmp_path: Path):
     (row,) = [row for row in screened(tmp_path, rows_with_every_fault()).rows if row["source_rows"] == ["sku"]]
-    assert (row["captions"], row["caption_rows"], json.loads(row["slots"])) == (["a coat AB-12345"], [0], [{"k": "1"}])
+    assert (row["captions"], row["row_captions"], json.loads(row["slots"])) == (
+        ["a coat AB-12345"],
+        [[0]],
+        [{"k": "1"}],
+    )
 
 
-@pytest.mark.parametrize("flag", ["blurred", "animated", "conflicting_captions", "wrong_extension"])
+def test_slots_are_declared_for_every_caption_that_is_left_or_for_none(tmp_path: Path):
+    """What is left after a caption is dropped may say nothing: then no slots are declared."""
+    row = SourceRow("a", encoded(textured(0)), captions=("x", "a coat"), slots=({"k": "1"}, {}))
+    (left,) = screened(tmp_path, [row]).rows
+    assert (left["captions"], left["slots"]) == (["a coat"], "[]")
+
+
+@pytest.mark.parametrize("flag", ["blurred", "animated", "wrong_extension"])
 def test_a_flag_drops_where_the_config_says_so(tmp_path: Path, flag: str):
     result = screened(tmp_path, rows_with_every_fault(), drop_flagged=(flag,))
     assert flag not in result.flagged.reasons()

@@ -61,6 +61,55 @@ def test_near_duplicates_share_cluster_and_split_and_are_listed(tmp_path: Path):
     assert read_json(out / "summary.json")["naive_split"]["leaked_test_rows"] > 0
 
 
+def test_a_row_that_ties_two_splits_goes_with_its_caption_and_the_picture_stays(tmp_path: Path):
+    given = [replace(row, split=("test", "val", "train")[n % 3]) for n, row in enumerate(plain_rows(60))]
+    again = SourceRow("again", png(0), captions=("number 0", "a new one"), split="train", group="g")
+    _, rows, out = split(tmp_path, [*given, again, replace(again, source_row="other", captions=("other",), split="")])
+    assert (rows["number 0"]["split"], rows["number 0"]["captions"]) == ("test", ["number 0", "other"])
+    assert (rows["number 0"]["source_rows"], rows["number 0"]["copies"]) == (["0", "other"], 2)
+    assert (rows["number 0"]["groups"], rows["number 0"]["given_splits"]) == (["", "g"], ["test", ""])
+    (gone,) = read_rows(out / "dropped.parquet")
+    assert (gone["source_row"], gone["caption"], gone["reason"]) == ("again", "number 0", "would_tie_splits")
+    assert gone["detail"] == "same picture, near duplicate or group of rows in test and train"
+
+
+def test_a_picture_of_which_every_row_ties_two_splits_is_one_finding(tmp_path: Path):
+    given = [replace(row, split=("test", "val", "train")[n % 3]) for n, row in enumerate(plain_rows(60))]
+    copy = encoded(picture(0), "JPEG", quality=90)
+    copies = [SourceRow(f"copy {n}", copy, captions=(f"copy {n}",), split="train") for n in range(3)]
+    _, rows, out = split(tmp_path, [*given, *copies])
+    assert len(rows) == 60
+    (gone,) = read_rows(out / "dropped.parquet")
+    assert (gone["source_row"], gone["caption"], gone["reason"]) == ("copy 0", "", "would_tie_splits")
+
+
+def contradicting() -> list[SourceRow]:
+    """A picture called two things, and a near duplicate of another with another name."""
+    return [
+        *(replace(row, captions=(f"garment {n}",)) for n, row in enumerate(plain_rows(60))),
+        SourceRow("again", png(0), captions=("some shoes",)),
+        SourceRow("copy", encoded(picture(1), "JPEG", quality=60), captions=("handbag",)),
+        SourceRow("fine", encoded(picture(2), "JPEG", quality=60), captions=("the garments",)),
+    ]
+
+
+def test_contradictions_are_flagged_whether_copies_are_exact_or_near(tmp_path: Path):
+    _, rows, out = split(tmp_path, contradicting())
+    flagged = {name for name, row in rows.items() if "conflicting_captions" in row["flags"]}
+    assert flagged == {"garment 0", "garment 1", "handbag"}
+    details = [row["detail"] for row in read_rows(out / "flagged.parquet") if row["reason"] == "conflicting_captions"]
+    assert details == ["'garment 0' (0) and 'some shoes' (again)", *["'garment 1' (1) and 'handbag' (copy)"] * 2]
+
+
+def test_contradictions_drop_where_the_config_says_so_and_move_nothing_else(tmp_path: Path):
+    _, before, _ = split(tmp_path / "flagged", contradicting())
+    settings = SplitConfig(drop_flagged=["conflicting_captions"]).settings()
+    _, rows, out = split(tmp_path / "dropped", contradicting(), settings)
+    assert read_json(out / "summary.json")["dropped_by_reason"] == {"conflicting_captions": 3}
+    assert before.keys() - rows.keys() == {"garment 0", "garment 1", "handbag"}
+    assert all(row["split"] == before[name]["split"] for name, row in rows.items())
+
+
 def test_held_out_values_get_their_own_split_and_are_named(tmp_path: Path):
     roles = [f"role{number}" for number in range(40)]
     rows = [

@@ -355,7 +355,7 @@ def write_splits_behind(folder):
     rows = [
         {
             "image_id": (row := square(*key))["image_id"], "split": split, "cluster": row["image_id"],
-            "copies": 2 if key == ("red", 9) else 1, "captions": row["captions"], "caption_rows": [0, 0],
+            "captions": row["captions"], "row_captions": [[0, 1]] * (2 if key == ("red", 9) else 1),
         }
         for split, keys in splits.items()
         for key in keys

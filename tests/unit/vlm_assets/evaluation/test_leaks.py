@@ -16,9 +16,9 @@ from vlm_assets.evaluation.leaks import SourceRow, leak_facts, measure_leaks, ne
 SETTINGS = {"resamples": 200, "seed": 0}
 
 
-def picture(name, captions, caption_rows, copies, cluster=None, split="test"):
+def picture(name, captions, row_captions, cluster=None, split="test"):
     return {
-        "image_id": name, "captions": captions, "caption_rows": caption_rows, "copies": copies,
+        "image_id": name, "captions": captions, "row_captions": row_captions,
         "cluster": cluster or name, "split": split,
     }  # fmt: skip
 
@@ -34,16 +34,15 @@ def far(count):
 
 def test_rows_of_the_source_say_what_they_brought():
     pictures = {
-        "p": picture("p", ["a cook", "a chef", "a man"], [0, 0, 2], copies=4),
-        "q": picture("q", ["a dog"], [0], copies=1, cluster="c"),
+        "p": picture("p", ["a cook", "a chef", "a man"], [[0, 1], [1], [2, 0]]),
+        "q": picture("q", ["a dog"], [[0]], cluster="c"),
     }
     rows = list(source_rows(pictures, ["q", "p"]))
     assert [(row.picture, row.cluster, row.captions) for row in rows] == [
         (0, "c", ("a dog",)),
         (1, "p", ("a cook", "a chef")),
-        (1, "p", ("a cook", "a chef")),  # brought nothing new
-        (1, "p", ("a man",)),
-        (1, "p", ("a cook", "a chef", "a man")),
+        (1, "p", ("a chef",)),
+        (1, "p", ("a man", "a cook")),
     ]
 
 
@@ -106,10 +105,10 @@ def test_twins_are_those_that_a_search_through_all_pairs_finds(places, seed):
 
 def test_facts_come_from_the_splits_behind_the_shards(tmp_path):
     rows = [
-        picture("t1", ["a small cook with a pan", "one cook at the stove"], [0, 1], copies=2),
-        picture("t2", ["a very tall judge in a hall"], [0], copies=1),
-        *(picture(f"x{number}", ["a"], [0], copies=1, split="train") for number in range(6)),
-        picture("held", ["a"], [0], copies=1, split="test_unseen_role"),
+        picture("t1", ["a small cook with a pan", "one cook at the stove"], [[0], [1]]),
+        picture("t2", ["a very tall judge in a hall"], [[0]]),
+        *(picture(f"x{number}", ["a"], [[0]], split="train") for number in range(6)),
+        picture("held", ["a"], [[0]], split="test_unseen_role"),
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     naive = {"leaked_test_rows": 1.5, "test_rows": 4.0}

@@ -26,10 +26,11 @@ def test_text_captions_and_repeated_lines(tmp_path: Path):
         ],
     )
     rows = list(ImageFolderSource(tmp_path, group_column="who"))
-    assert [row.captions for row in rows] == [("a red coat", "a long coat"), ("a blue coat", "a coat")]
-    assert [row.group for row in rows] == ["", "7"]
-    assert [row.split for row in rows] == ["", "val"]
-    assert [row.picture for row in rows] == [png(0), png(1)]
+    assert [row.captions for row in rows] == [("a red coat",), ("a blue coat", "a coat"), ("a long coat",)]
+    assert [row.group for row in rows] == ["", "7", ""]
+    assert [row.split for row in rows] == ["", "val", ""]
+    assert [row.picture for row in rows] == [png(0), png(1), None], "a picture is read once"
+    assert [(row.file_name, row.repeats) for row in rows[::2]] == [("a.png", False), ("a.png", True)]
     assert rows[1].source_row == "metadata.jsonl:2 sub/b.png"
 
 
@@ -160,10 +161,18 @@ def test_folders_of_splits_have_metadata_of_their_own(place: Place):
     }
 
 
-def test_rows_of_one_picture_in_two_groups_are_not_merged_into_one(tmp_path: Path):
-    lines = [{"file_name": "a.png", "text": word, "who": who} for word, who in (("x", "1"), ("y", ""), ("z", "2"))]
-    found = list(ImageFolderSource(write_folder(tmp_path, lines), group_column="who"))
-    assert [(row.captions, row.group) for row in found] == [(("x", "y"), "1"), (("z",), "2")]
+def test_every_row_of_a_picture_says_its_own(tmp_path: Path):
+    said = (("", "0"), ("x", "1"), ("y", ""), ("z", "2"))
+    lines = [{"file_name": "a.png", "text": word, "who": who} for word, who in said]
+    source = ImageFolderSource(write_folder(tmp_path, lines), group_column="who")
+    found = list(source)
+    assert [(row.captions, row.group, row.repeats, row.reason) for row in found] == [
+        ((), "", False, "no_caption"),
+        (("x",), "1", False, ""),
+        (("y",), "", True, ""),
+        (("z",), "2", True, ""),
+    ]
+    assert source.total() == 4
 
 
 def test_a_ragged_line_and_a_huge_file_are_put_aside(tmp_path: Path):

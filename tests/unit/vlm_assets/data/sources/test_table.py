@@ -152,11 +152,12 @@ def test_caption_columns_splits_and_rows_that_share_a_picture(place: Place):
         group_column="product",
         split_column="part",
     )
-    assert [(row.file_name, row.captions, row.group, row.split) for row in found] == [
-        ("a.png", ("a coat", "a red coat", "a long coat"), "7", "train"),
-        ("b.png", ("a hat",), "8", "test"),
-        ("b.png", ("a cap",), "9", "val"),  # another product, another split: the import joins and counts them
-        ("c.png", ("x",), "", ""),
+    assert [(row.file_name, row.repeats, row.captions, row.group, row.split) for row in found] == [
+        ("a.png", False, ("a coat", "a red coat"), "7", "train"),
+        ("a.png", True, ("a coat", "a long coat"), "7", ""),
+        ("b.png", False, ("a hat",), "8", "test"),
+        ("b.png", True, ("a cap",), "9", "val"),  # another product, another split: the splits say what becomes of it
+        ("c.png", False, ("x",), "", ""),
     ]
 
 
