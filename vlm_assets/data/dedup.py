@@ -94,15 +94,15 @@ def looks(levels: Bytes) -> Positions:
 
 def _near_pairs(levels: Bytes, thresholds: Thresholds, sets: Sets | None) -> Iterator[tuple[Positions, Floats, Floats]]:
     """Yield (first * N + second, mean, cell), first < second: links between `sets`, or every pair, some twice."""
-    if len(levels) < 2:
-        return
     parts = np.array_split(levels, len(levels) // 4096 + 1)
-    small = np.concatenate([np.rint(cells(part)).astype(np.uint8) for part in parts])
+    small = np.concatenate([shrunk(part) for part in parts])
     for pairs in candidate_pairs(levels, sets.together if sets else None):
         while len(pairs.first):
             batch = Candidates(*(part[:PAIRS_PER_BATCH] for part in pairs))
             pairs = Candidates(*(part[PAIRS_PER_BATCH:] for part in pairs))
-            codes, mean, cell = _near(levels, small, batch, thresholds)
+            near, mean, cell = compare(levels, small, batch, thresholds)
+            ends = np.sort([batch.first[near], batch.second[near]], axis=0)
+            codes, mean, cell = ends[0] * len(levels) + ends[1], mean[near], cell[near]
             if sets is not None and len(codes):
                 linking = [sets.join(*divmod(code, len(levels))) for code in codes.tolist()]
                 codes, mean, cell = codes[linking], mean[linking], cell[linking]
@@ -111,7 +111,15 @@ def _near_pairs(levels: Bytes, thresholds: Thresholds, sets: Sets | None) -> Ite
             yield codes, mean, cell
 
 
-def _near(levels: Bytes, small: Bytes, pairs: Candidates, thresholds: Thresholds) -> tuple[Positions, Floats, Floats]:
+def shrunk(levels: Bytes) -> Bytes:
+    """(N, 32, 32, 3) to (N, 16, 16, 3): what is compared before anything is aligned."""
+    return np.rint(cells(levels)).astype(np.uint8)
+
+
+def compare(
+    levels: Bytes, small: Bytes, pairs: Candidates, thresholds: Thresholds
+) -> tuple[NDArray[np.bool_], Floats, Floats]:
+    """Of each pair of the thumbnails: near duplicates or not, and the mean and the largest difference (levels)."""
     first, second, window = pairs
     gap = np.abs(small[first].astype(np.int16) - small[second]).reshape(len(first), -1)
     mean, cell = gap.mean(axis=1, dtype=np.float32), gap.max(axis=1).astype(np.float32)
@@ -119,9 +127,7 @@ def _near(levels: Bytes, small: Bytes, pairs: Candidates, thresholds: Thresholds
     if len(unlike):
         one, other = levels[first[unlike]], levels[second[unlike]]
         mean[unlike], cell[unlike] = differences(one, other, aligned(one, other, FRAMES[window[unlike]]))
-    near = thresholds_met(mean, cell, thresholds)
-    first, second = np.minimum(first, second)[near], np.maximum(first, second)[near]
-    return first * len(levels) + second, mean[near], cell[near]
+    return thresholds_met(mean, cell, thresholds), mean, cell
 
 
 def thresholds_met(mean: Floats, cell: Floats, thresholds: Thresholds) -> NDArray[np.bool_]:

@@ -54,6 +54,19 @@ class Candidates(NamedTuple):
     window: Positions
 
 
+class Selection:
+    """Some thumbnails of many, which may lie on the disk: what is asked for is read, and nothing else."""
+
+    def __init__(self, thumbs: Bytes, positions: Positions) -> None:
+        self._thumbs, self._positions = thumbs, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, some: slice | Positions) -> Bytes:
+        return self._thumbs[self._positions[some]]
+
+
 def window_hashes(thumbs: Bytes, trims: Trims = TRIMS) -> Words:
     """(N, 32, 32, 3) thumbnails to (N, 25, 2) words of 63 bits: a hash for each window that the trims make."""
     count, sides = len(thumbs), len(trims)
@@ -70,19 +83,21 @@ def window_hashes(thumbs: Bytes, trims: Trims = TRIMS) -> Words:
     return np.packbits(words, axis=3, bitorder="little").view("<u8").reshape(count, -1, 2)
 
 
-def candidate_pairs(thumbs: Bytes, known: Known | None = None) -> Iterator[Candidates]:
+def candidate_pairs(thumbs: Bytes | Selection, known: Known | None = None) -> Iterator[Candidates]:
     """Pairs worth a closer look, in order of `first`; a pair may come in both directions.
 
     `known` says of pairs of positions that nothing need be found out about them any more. Time grows with the number of
     rows and with that of pairs that agree in a band, memory by 100 bytes a row and the chunks.
     """
-    chunks = [thumbs[low:high] for low, high in _chunks(len(thumbs))]
-    whole = np.concatenate([window_hashes(chunk, TRIMS[:1])[:, 0] for chunk in chunks])
-    patches = np.concatenate([np.rint(_patches(chunk, TRIMS[:1])[:, 0]).astype(np.uint8) for chunk in chunks])
+    if len(thumbs) < 2:
+        return
+    chunks = _chunks(len(thumbs))
+    whole = np.concatenate([window_hashes(thumbs[low:high], TRIMS[:1])[:, 0] for low, high in chunks])
+    patches = np.concatenate([_whole_patches(thumbs[low:high]) for low, high in chunks])
     colours = patches.reshape(len(thumbs), -1, 3).mean(axis=1, dtype=np.float32)  # (N, 3)
     tables = [BandTable(band_keys(whole, band)) for band in range(BANDS)]
-    for chunk, (low, _) in zip(chunks, _chunks(len(thumbs)), strict=True):
-        words, windows = window_hashes(chunk), _patches(chunk)
+    for low, high in chunks:
+        words, windows = window_hashes(thumbs[low:high]), _patches(thumbs[low:high])
         met = [_meetings(words, low, band, table, colours, known) for band, table in enumerate(tables)]
         for codes in _parts(np.unique(np.concatenate(met))):
             first, second = np.divmod(codes, len(thumbs))
@@ -168,6 +183,11 @@ def _patches(thumbs: Bytes, trims: Trims = TRIMS) -> Floats:
         .transpose(0, 3, 1, 2, 4, 5)
         .reshape(count, sides * sides, -1)
     )
+
+
+def _whole_patches(thumbs: Bytes) -> Bytes:
+    """(N, 48): those of the whole thumbnail, in whole levels."""
+    return np.rint(_patches(thumbs, TRIMS[:1])[:, 0]).astype(np.uint8)
 
 
 def _same_patches(window: Floats, whole: Bytes) -> NDArray[np.bool_]:

@@ -29,13 +29,15 @@ class Pair(NamedTuple):
 
 
 def closest_to_limits(links: Links, limits: Thresholds, count: int = PAIRS) -> list[Pair]:
-    """The pairs that are nearest to a limit, the nearest first."""
+    """The pairs that are nearest to a limit, the nearest first; equal thumbnails, which are farthest from it, last."""
     mean = links.mean_levels / max(limits.mean_levels, 1e-9)
     cell = links.cell_levels / max(limits.cell_levels, 1e-9)
     nearness = np.maximum(mean, cell)
     chosen = np.argsort(-nearness, kind="stable")[:count]
     columns = (links.first, links.second, links.mean_levels, links.cell_levels, nearness)
-    return [Pair(*values) for values in zip(*(column[chosen].tolist() for column in columns), strict=True)]
+    pairs = [Pair(*values) for values in zip(*(column[chosen].tolist() for column in columns), strict=True)]
+    equal = np.flatnonzero(links.look != np.arange(len(links.look)))[: count - len(pairs)]
+    return pairs + [Pair(int(links.look[at]), int(at), 0.0, 0.0, 0.0) for at in equal]
 
 
 def write_near_duplicates(path: Path, rows: Sequence[Row], raw: Path, links: Links, limits: Thresholds) -> None:

@@ -56,6 +56,7 @@ DROPPED = pa.schema(
 )
 FLAGGED = DROPPED.append(pa.field("pictures", pa.int32()))  # how many are concerned, of which this is an example
 NEAR_DUPLICATES = pa.schema([("image_id_a", pa.string()), ("image_id_b", pa.string()), ("distance", pa.float32())])
+THUMBNAILS = "thumbnails.npy"
 SHARD = pa.schema(
     [
         ("image_id", pa.string()),

@@ -5,18 +5,23 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import great_expectations.expectations as gxe
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from great_expectations.core import ExpectationSuite
 
+from vlm_assets.data.dedup import Thresholds
 from vlm_assets.data.expectations.custom import ExpectEachInOneSplit
 from vlm_assets.data.expectations.frames import group_frame, picture_frame
 from vlm_assets.data.expectations.suites import CheckedTable, critical, suite, warning
-from vlm_assets.data.tables import read_json
+from vlm_assets.data.leak_search import torn_pairs
+from vlm_assets.data.tables import THUMBNAILS, read_json
 
+MAX_TORN = 1000  # near duplicates in different splits that are listed: more say nothing new
 BUG = "The splitter is at fault: materialize validated_splits again, and report it if it stays."
 HeldOut = Mapping[str, Sequence[Mapping[str, str]]]  # by holdout, the combinations of slot values kept from training
 
@@ -85,14 +90,15 @@ def split_tables(directory: Path) -> Iterator[CheckedTable]:
     """The tables of the splits, with the columns that the suites look at."""
     rows = directory / "rows.parquet"
     pictures = picture_frame(rows, ["image_id", "sha256", "split", "cluster", "entropy_bits", "flags"])
-    held = read_json(directory / "summary.json")["held_out_values"]
+    summary = read_json(directory / "summary.json")
+    held, limits = summary["held_out_values"], summary["near_duplicate_limits"]
     pictures["flagged"] = pictures.pop("flags").str.len().gt(0).astype(float)
     pictures["trains"] = pictures["split"].eq("train").astype(float)
     pictures["share_of_cluster"] = pictures.groupby("cluster")["split"].transform("size") / len(pictures)
     pictures["trains_on_held_out_value"] = _trains_on(rows, held)
     yield CheckedTable("pictures", ("image_id",), pictures)
     yield CheckedTable("groups", ("group", "image_id"), group_frame(rows))
-    yield CheckedTable("near_duplicates", ("image_id_a", "image_id_b"), _twins(directory, pictures))
+    yield CheckedTable("near_duplicates", ("image_id_a", "image_id_b"), _twins(directory, pictures, limits))
     yield CheckedTable("splits", ("split",), pictures.groupby("split").size().rename("pictures").reset_index())
     yield CheckedTable("dropped", ("what",), _dropped(directory, pictures))
 
@@ -109,9 +115,17 @@ def _trains_on(rows: Path, held: HeldOut) -> list[bool]:
     return [split in ("train", "val") and slots != "[]" and says_held_out(slots, held) for split, slots in pairs]
 
 
-def _twins(directory: Path, pictures: pd.DataFrame) -> pd.DataFrame:
-    """Recorded near duplicates with the split of each; that of a dropped picture is none."""
-    pairs = pq.read_table(directory / "near_duplicates.parquet", columns=["image_id_a", "image_id_b"]).to_pandas()
+def _twins(directory: Path, pictures: pd.DataFrame, limits: Mapping[str, float]) -> pd.DataFrame:
+    """Near duplicates with the split of each: those recorded, and of those found anew the first that are torn.
+
+    The split of a dropped picture is none.
+    """
+    recorded = pq.read_table(directory / "near_duplicates.parquet", columns=["image_id_a", "image_id_b"]).to_pandas()
+    thumbs = np.load(directory / THUMBNAILS, mmap_mode="r")
+    found = torn_pairs(thumbs, pd.factorize(pictures["split"])[0].astype(np.int64), Thresholds(**limits))
+    ids = pictures["image_id"].to_numpy()
+    torn = [(ids[one], ids[other]) for one, other in islice(found, MAX_TORN)]
+    pairs = pd.concat([recorded, pd.DataFrame(torn, columns=recorded.columns)]).drop_duplicates(ignore_index=True)
     split_of = pictures.drop_duplicates("image_id").set_index("image_id")["split"]
     return pairs.assign(split_a=pairs["image_id_a"].map(split_of), split_b=pairs["image_id_b"].map(split_of))
 

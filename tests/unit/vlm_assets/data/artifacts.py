@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from tests.unit.vlm_assets.data.pictures import encoded, png
+from vlm_assets.data.dedup import Thresholds
 from vlm_assets.data.expectations.shards import ModelInput
 from vlm_assets.data.shard_files import INFO
 from vlm_assets.data.tables import (
@@ -21,6 +22,7 @@ from vlm_assets.data.tables import (
     RAW_ROWS,
     SHARD,
     SPLIT_ROWS,
+    THUMBNAILS,
     write_json,
     write_rows,
 )
@@ -105,13 +107,16 @@ def write_splits(path: Path, spoil: Spoil = lambda _: None) -> Path:
         }
         for number in range(ROWS)
     ]
-    made = Made(rows, {"held_out_values": {"unseen_role": [{"role": "r119"}]}}, {"pairs": [(2, 3)], "dropped": []})
+    summary = {"held_out_values": {"unseen_role": [{"role": "r119"}]}, "near_duplicate_limits": asdict(Thresholds())}
+    thumbs = np.random.default_rng(0).integers(0, 256, (ROWS, 8, 8, 3), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
+    made = Made(rows, summary, {"pairs": [(2, 3)], "dropped": [], "thumbs": thumbs})
     spoil(made)
     ids = [{"image_id_a": f"{a:016x}", "image_id_b": f"{b:016x}", "distance": 1.0} for a, b in made.others["pairs"]]
     gone = [{"image_id": name, "caption": "", "reason": "too_small", "detail": ""} for name in made.others["dropped"]]
     write_rows(path / "rows.parquet", filled(SPLIT_ROWS, made.rows), made.rows)
     write_rows(path / "near_duplicates.parquet", NEAR_DUPLICATES, ids)
     write_rows(path / "dropped.parquet", DROPPED, gone)
+    np.save(path / THUMBNAILS, made.others["thumbs"])
     write_json(path / "summary.json", made.summary)
     return path
 

@@ -5,18 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pytest
 
 from tests.tiny import tiny_bundle
-from tests.unit.vlm_assets.data.pictures import write_folder
+from tests.unit.vlm_assets.data.pictures import encoded, picture, write_folder
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.data.assets import raw_dataset, tokenized_shards, validated_splits
 from vlm_assets.data.captions import CaptionTokenizer
 from vlm_assets.data.checks import raw_expectations, shard_expectations, split_expectations
+from vlm_assets.data.dedup import Links, near_duplicates
 from vlm_assets.data.snapshot import Picture
 from vlm_assets.resources import RefIOManager, StoreResource, TrackerResource
 
 ENOUGH, FEW = 60, 30
+COPIES = 12  # near duplicates of the first pictures
 
 
 @pytest.fixture
@@ -31,7 +34,10 @@ def run(
     """A folder of `count` pictures through the data stage and something that trains on it, with all checks."""
     store = StoreResource(root=str(tmp_path / "store"))
     folder = tmp_path / "in"
-    write_folder(folder, [{"file_name": f"{n}.png", "text": f"a red square number {n}"} for n in range(count)])
+    names = [f"{n}.png" for n in range(count)] + [f"copy-of-{n}.jpg" for n in range(COPIES)]
+    write_folder(folder, [{"file_name": name, "text": f"a red square {name}"} for name in names])
+    for n in range(COPIES):
+        (folder / f"copy-of-{n}.jpg").write_bytes(encoded(picture(n), "JPEG", quality=60))
 
     @dg.asset
     def base_model():
@@ -77,7 +83,7 @@ def test_warnings_stop_nothing(tmp_path: Path, instance: dg.DagsterInstance):
     assert found["raw_expectations"] == found["split_expectations"] == (False, "WARN")
     raw_check = metadata_of(result, "raw_expectations")
     assert raw_check["failed_critical"] == 0 and raw_check["failed_warnings"] >= 1
-    assert "there are enough pictures to train and to measure on (pictures: 30)" in raw_check["description"]
+    assert "there are enough pictures to train and to measure on (pictures: 42)" in raw_check["description"]
 
 
 def test_the_snapshot_is_judged_by_the_limits_of_the_splits_to_come(tmp_path: Path, instance: dg.DagsterInstance):
@@ -95,6 +101,18 @@ def ids_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Picture, "to_row", lambda *arguments: {**original(*arguments), "image_id": "same"})
 
 
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The splitter sees no near duplicates, and writes down none."""
+    original = near_duplicates
+
+    def none(thumbs: Any, *arguments: Any) -> Links:
+        found = original(thumbs, *arguments)
+        empty = [column[:0] for column in (found.first, found.second, found.mean_levels, found.cell_levels)]
+        return Links(np.arange(len(thumbs)), *empty)
+
+    monkeypatch.setattr("vlm_assets.data.splits.near_duplicates", none)
+
+
 def no_bos(monkeypatch: pytest.MonkeyPatch) -> None:
     """Captions are written without the token that generation starts from."""
     original = CaptionTokenizer.encode
@@ -103,7 +121,11 @@ def no_bos(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "check", "stopped"),
-    [(ids_of_one, "raw_expectations", "validated_splits"), (no_bos, "shard_expectations", "trained")],
+    [
+        (ids_of_one, "raw_expectations", "validated_splits"),
+        (blind, "split_expectations", "tokenized_shards"),
+        (no_bos, "shard_expectations", "trained"),
+    ],
 )
 def test_a_critical_failure_stops_what_is_downstream(
     tmp_path: Path,
@@ -136,7 +158,7 @@ def test_the_metadata_has_a_row_per_expectation_and_the_page_is_in_the_store(
     records = [record.data for record in shown["expectations"].records]
     assert len(records) == count
     few = next(record for record in records if record["says"].startswith("there are enough"))
-    assert (few["ok"], few["severity"], few["observed"], few["limit"]) == (False, "warning", "30", "at least 50")
+    assert (few["ok"], few["severity"], few["observed"], few["limit"]) == (False, "warning", "42", "at least 50")
     ref = result.output_for_node("raw_dataset")
     assert shown["data_docs"] == str(tmp_path / "store" / "data_docs" / "raw_dataset" / f"{ref.version}.html")
     assert f"{count - 1} of {count}" in Path(shown["data_docs"]).read_text()

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import great_expectations.expectations as gxe
+import numpy as np
 import pandas as pd
 import pytest
 from great_expectations.core import ExpectationSuite
@@ -245,6 +246,19 @@ def test_a_torn_near_duplicate_names_both_pictures(tmp_path: Path):
     assert [(one.row, one.value) for one in torn.examples] == [
         (f"{3:016x} / {119:016x}", "split_a train, split_b test")
     ]
+
+
+def test_near_duplicates_that_nobody_recorded_are_found(tmp_path: Path):
+    """Two test pictures look like training pictures, one of them a level brighter; the splitter wrote nothing of it."""
+
+    def copied(made: Made) -> None:
+        made.others["pairs"] = []
+        made.others["thumbs"][110] = made.others["thumbs"][5]
+        made.others["thumbs"][119] = np.minimum(made.others["thumbs"][7].astype(np.int16) + 1, 255)
+
+    torn = the("no two near duplicates are in different splits", checked("splits", tmp_path, copied, "near_duplicates"))
+    assert (torn.severity, torn.unexpected_rows) == ("critical", 2)
+    assert [one.row for one in torn.examples] == [f"{5:016x} / {110:016x}", f"{7:016x} / {119:016x}"]
 
 
 def test_a_near_duplicate_that_was_dropped_tears_nothing(tmp_path: Path):

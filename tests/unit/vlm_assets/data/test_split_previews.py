@@ -25,6 +25,13 @@ def test_pairs_nearest_to_either_limit_come_first():
     assert [(pair.first, pair.second, pair.nearness) for pair in found] == [(4, 5, 1.0), (2, 3, 0.95)]
 
 
+def test_equal_thumbnails_are_shown_where_there_is_room():
+    equal = Links(np.array([0, 1, 0, 3, 1]), np.array([1]), np.array([3]), np.array([2.0]), np.array([1.0]))
+    found = closest_to_limits(equal, LIMITS, 2)
+    assert [(pair.first, pair.second, pair.nearness) for pair in found] == [(1, 3, 0.5), (0, 2, 0.0)]
+    assert [pair[:2] for pair in closest_to_limits(equal, LIMITS)] == [(1, 3), (0, 2), (1, 4)]
+
+
 def test_the_gallery_shows_both_pictures_and_is_small(tmp_path: Path):
     rows = [{"sha256": f"{number}"} for number in range(40)]
     with PackWriter(tmp_path, "pictures", PICTURES) as packs:

@@ -2,11 +2,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from tests.unit.vlm_assets.data.pictures import ListSource, encoded, picture, png
 from vlm_assets.data.config import SplitConfig
+from vlm_assets.data.dedup import signature
 from vlm_assets.data.raw import import_source
 from vlm_assets.data.sources.base import SourceRow
 from vlm_assets.data.split import Holdout, SplitPlan
@@ -59,6 +61,30 @@ def test_near_duplicates_share_cluster_and_split_and_are_listed(tmp_path: Path):
         original, copy = rows[f"number {seed}"], rows[f"copy {seed}"]
         assert (original["split"], original["cluster"]) == (copy["split"], copy["cluster"])
     assert read_json(out / "summary.json")["naive_split"]["leaked_test_rows"] > 0
+
+
+def test_copies_with_equal_thumbnails_are_counted_and_shown(tmp_path: Path):
+    """One pixel differs by one level, which no thumbnail shows."""
+    copies: list[SourceRow] = []
+    for seed in range(8):
+        image = picture(seed)
+        image.putpixel((0, 0), tuple(level ^ 1 for level in image.getpixel((0, 0))))
+        copies.append(SourceRow(f"copy {seed}", encoded(image), captions=(f"copy {seed}",)))
+    _, rows, out = split(tmp_path, [*plain_rows(60), *copies])
+    pairs = read_rows(out / "near_duplicates.parquet")
+    assert read_json(out / "summary.json")["near_duplicate_pairs"] == len(pairs) == 8
+    assert all(pair["distance"] == 0 for pair in pairs)
+    assert all(rows[f"number {seed}"]["split"] == rows[f"copy {seed}"]["split"] for seed in range(8))
+    with Image.open(out / "near_duplicates.webp") as gallery:
+        assert gallery.width > 5 * 170, "five pairs a line"
+
+
+def test_thumbnails_stand_in_the_order_of_the_pictures(tmp_path: Path):
+    small = SourceRow("small", encoded(picture(90, (20, 20))), captions=("small one",))
+    _, rows, out = split(tmp_path, [small, *plain_rows(60)])
+    thumbs = np.load(out / "thumbnails.npy")
+    assert [signature(picture(seed)).tolist() for seed in range(60)] == thumbs.tolist()
+    assert list(rows) == [f"number {seed}" for seed in range(60)]
 
 
 def test_a_row_that_ties_two_splits_goes_with_its_caption_and_the_picture_stays(tmp_path: Path):
