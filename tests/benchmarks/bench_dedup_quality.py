@@ -5,151 +5,36 @@
 
 The pictures are halved by a hash of their name. On one half the thresholds are chosen: those with the best recall of
 the kind of copy that is found least, among those that keep all OpenMoji drawings of roles apart. On the other half they
-are measured. "strangers joined" counts photographs that were joined with one that shows something else; pairs that show
-the same thing, seen by looking at the closest ones, are named below and are no errors.
+are measured. "strangers joined" counts photographs that were joined with one that shows something else.
 """
 
 import argparse
-import io
 import json
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from multiprocessing import Pool
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageEnhance
 
 from tests.integration.data.clothing import CLOTHING
+from tests.integration.data.photo_copies import (
+    COPIES,
+    MAX_STRANGERS,
+    MIN_RECALL,
+    Half,
+    half_of,
+    joined_share,
+    recall,
+    side_of,
+    strangers,
+)
 from vlm_assets.data.alignment import Bytes
 from vlm_assets.data.dedup import DEFAULT_THRESHOLDS, Thresholds, near_duplicates, signature
 from vlm_assets.data.sources.openmoji import OpenMojiSource
 from vlm_serving.images import decode_picture
 
-MIN_RECALL, MAX_STRANGERS = 0.95, 0.005
-SAME_THING = {
-    frozenset(pair)
-    for pair in (
-        ("9fba5065-dc5e-40b8-9548-40d2d498d7a2", "b0d71fba-23a7-4912-b6c6-16b7d8a5bd43"),
-        ("74f16421-14fd-43de-9883-cbc02819336e", "2edb1db6-cd17-41d2-88e0-ba34801b656d"),
-        ("26d61cdc-a947-45f1-a16c-bf3eb23a67ed", "7eeb4c2f-b0b6-4208-a5ee-aed11bce6214"),
-    )
-}
 CHOICES = tuple(Thresholds(mean, cell) for mean in (3.5, 4.5, 6.0) for cell in (16.0, 20.0, 24.0, 28.0, 36.0))
-Copy = Callable[[Image.Image, np.random.Generator], Image.Image]
-
-
-def jpeg(quality: int) -> Copy:
-    """Re-encoded."""
-
-    def copy(image: Image.Image, _: np.random.Generator) -> Image.Image:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=quality)
-        return Image.open(buffer).convert("RGB")
-
-    return copy
-
-
-def resized(percent: int) -> Copy:
-    """Smaller or larger."""
-    return lambda image, _: image.resize((image.width * percent // 100, image.height * percent // 100))
-
-
-def cropped(image: Image.Image, trims: Sequence[float]) -> Image.Image:
-    """Without the given shares of left, top, right and bottom."""
-    width, height = image.size
-    left, top, right, bottom = trims
-    return image.crop(
-        (round(left * width), round(top * height), width - round(right * width), height - round(bottom * height))
-    )
-
-
-def corner(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """5 % off one side and 5 % off top or bottom."""
-    trims = [0.0, 0.0, 0.0, 0.0]
-    trims[rng.integers(2) * 2] = trims[rng.integers(2) * 2 + 1] = 0.05
-    return cropped(image, trims)
-
-
-def lit(factor: float) -> Copy:
-    """Darker or brighter."""
-    return lambda image, _: ImageEnhance.Brightness(image).enhance(factor)
-
-
-def all_at_once(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Random light, crop, size and quality."""
-    image = cropped(lit(rng.uniform(0.9, 1.1))(image, rng), rng.uniform(0, 0.05, 4).tolist())
-    return jpeg(int(rng.integers(30, 96)))(resized(int(rng.integers(50, 201)))(image, rng), rng)
-
-
-COPIES: Mapping[str, Copy] = {
-    "JPEG q30": jpeg(30),
-    "JPEG q60": jpeg(60),
-    "JPEG q95": jpeg(95),
-    "resized 50 %": resized(50),
-    "resized 75 %": resized(75),
-    "resized 150 %": resized(150),
-    "resized 200 %": resized(200),
-    "crop 0-5 % off each edge": lambda image, rng: cropped(image, rng.uniform(0, 0.05, 4).tolist()),
-    "crop 5 % off a corner": corner,
-    "crop 5 % off all edges": lambda image, _: cropped(image, (0.05, 0.05, 0.05, 0.05)),
-    "brightness -10 %": lit(0.9),
-    "brightness +10 %": lit(1.1),
-    "all at once": all_at_once,
-}
-
-
-@dataclass(frozen=True)
-class Half:
-    """Thumbnails of some photographs and of their copies, by kind."""
-
-    names: list[str]
-    originals: Bytes
-    copies: Mapping[str, Bytes]
-
-
-def thumbnails(path: Path) -> Bytes:
-    """(1 + kinds, 32, 32, 3): the photograph and its copies; random ones repeat for the name."""
-    image = Image.open(path).convert("RGB")
-    rng = np.random.default_rng(zlib.crc32(path.stem.encode()))
-    return np.stack([signature(image), *(signature(copy(image, rng)) for copy in COPIES.values())])
-
-
-def halves(paths: Sequence[Path]) -> tuple[Half, Half]:
-    """Every photograph in one of two halves, by a hash of its name."""
-    with Pool(2) as pool:
-        made = np.stack(list(pool.imap(thumbnails, paths, chunksize=16)))
-    sides = np.array([zlib.crc32(f"half {path.stem}".encode()) % 2 for path in paths])
-    first, second = (
-        Half(
-            [path.stem for path, at in zip(paths, sides, strict=True) if at == side],
-            made[sides == side, 0],
-            {kind: made[sides == side, 1 + number] for number, kind in enumerate(COPIES)},
-        )
-        for side in (0, 1)
-    )
-    return first, second
-
-
-def recall(half: Half, kind: str, thresholds: Thresholds) -> float:
-    """Share of the originals that are joined directly with their copy."""
-    count = len(half.names)
-    found = near_duplicates(np.concatenate([half.originals, half.copies[kind]]), thresholds, every_pair=True)
-    return len({first for first, second, _ in found.rows() if second - first == count}) / count
-
-
-def strangers(half: Half, thresholds: Thresholds) -> list[tuple[str, str]]:
-    """Pairs of originals that are joined and show something else."""
-    found = near_duplicates(half.originals, thresholds, every_pair=True).rows()
-    pairs = [(half.names[first], half.names[second]) for first, second, _ in found]
-    return [pair for pair in pairs if frozenset(pair) not in SAME_THING]
-
-
-def joined_share(half: Half, thresholds: Thresholds) -> float:
-    """Share of the originals that are joined with a stranger."""
-    return len({name for pair in strangers(half, thresholds) for name in pair}) / len(half.names)
 
 
 def drawings() -> Bytes:
@@ -187,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--pictures", type=int, help="use so many of them")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args(argv)
-    tuning, measuring = halves(sorted(arguments.images.glob("*.jpg"))[: arguments.pictures])
+    paths = sorted(arguments.images.glob("*.jpg"))[: arguments.pictures]
+    tuning, measuring = (half_of([path for path in paths if side_of(path) == side]) for side in (0, 1))
     print(f"chosen on {len(tuning.names):,} photographs:")
     best, tried = choose(tuning, drawings())
     print(f"best: mean {best.mean_levels}, cell {best.cell_levels}; the defaults are {DEFAULT_THRESHOLDS}")

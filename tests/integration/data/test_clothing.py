@@ -1,29 +1,37 @@
 """The data stage on real photographs: an image folder, near duplicates, groups."""
 
-import io
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
-from PIL import Image
 
 from tests.integration.data.clothing import CLOTHING, make_clothing_folder
+from tests.integration.data.photo_copies import (
+    COPIES,
+    MAX_STRANGERS,
+    MIN_RECALL,
+    Half,
+    half_of,
+    joined_share,
+    recall,
+    side_of,
+    strangers,
+)
 from vlm_assets.data.assets import raw_dataset, validated_splits
 from vlm_assets.data.checks import raw_expectations, split_expectations
-from vlm_assets.data.dedup import near_duplicates, signature
+from vlm_assets.data.dedup import DEFAULT_THRESHOLDS
 from vlm_assets.data.tables import read_rows
 from vlm_assets.resources import RefIOManager, StoreResource
-from vlm_serving.images import decode_picture
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(not (CLOTHING / "images.csv").is_file(), reason=f"no clothing pictures in {CLOTHING}"),
 ]
 PICTURES = 240
+SAMPLE = 40  # photographs, with 13 copies of each
 PRESET = Path(__file__).resolve().parents[3] / "dagster_home" / "presets" / "image_folder.yaml"
 
 
@@ -33,34 +41,40 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "clothing"
 
 
-def photographs(folder: Path) -> Iterator[Image.Image]:
-    for file in sorted(folder.glob("*.jpg")):
-        yield decode_picture(file.read_bytes())
+def measuring() -> list[Path]:
+    """The photographs on which no threshold was chosen."""
+    return [path for path in sorted((CLOTHING / "images").glob("*.jpg")) if side_of(path) == 1]
 
 
-def reencoded(quality: int) -> Callable[[Image.Image], Image.Image]:
-    def copy(image: Image.Image) -> Image.Image:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=quality)
-        return Image.open(buffer).convert("RGB")
-
-    return copy
+@pytest.fixture(scope="module")
+def sample() -> Half:
+    return half_of(measuring()[:SAMPLE])
 
 
-def resized(percent: int) -> Callable[[Image.Image], Image.Image]:
-    return lambda image: image.resize((image.width * percent // 100, image.height * percent // 100))
+@pytest.fixture(scope="module")
+def all_photographs() -> Half:
+    return half_of(measuring())
 
 
-@pytest.mark.parametrize(
-    "copy", [reencoded(30), reencoded(95), resized(50), resized(200)], ids=["q30", "q95", "50", "200"]
-)
-def test_copies_are_found_and_strangers_are_not(folder: Path, copy: Callable[[Image.Image], Image.Image]):
-    pictures = list(photographs(folder))[:80]
-    signatures = [signature(image) for image in pictures] + [signature(copy(image)) for image in pictures]
-    pairs = {(first, second) for first, second, _ in near_duplicates(signatures).rows()}
-    copies = {(number, number + 80) for number in range(80)}
-    assert copies <= pairs, "every copy is found"
-    assert len(pairs - copies) <= 2, "this selection has no near duplicates of its own"
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_of_a_sample_are_found(sample: Half, kind: str):
+    assert recall(sample, kind, DEFAULT_THRESHOLDS) >= MIN_RECALL
+
+
+def test_no_stranger_of_a_sample_is_joined(sample: Half):
+    assert strangers(sample, DEFAULT_THRESHOLDS) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_are_found(all_photographs: Half, kind: str):
+    assert recall(all_photographs, kind, DEFAULT_THRESHOLDS) >= MIN_RECALL
+
+
+@pytest.mark.slow
+def test_strangers_are_not_joined(all_photographs: Half):
+    assert len(all_photographs.names) > 1400
+    assert joined_share(all_photographs, DEFAULT_THRESHOLDS) <= MAX_STRANGERS
 
 
 def test_the_preset_splits_a_folder_by_sender(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
