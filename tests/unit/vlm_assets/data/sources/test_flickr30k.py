@@ -163,6 +163,7 @@ def test_captions_in_a_table_are_refused_with_the_way_out_and_the_way_leads_out(
     hint = f"{name} is a table with a header, which the source kind table reads: table: {name}, {settings}, and"
     assert hint in str(refused.value)
     way_out = yaml.safe_load("{" + settings + "}")
-    (row,) = TableConfig(path=str(tmp_path), table=name, pictures="Images", **way_out).open()
-    assert (row.captions, row.picture) == (captions, jpeg(0))
-    assert row.split == ("train" if "split_column" in way_out else "")
+    first, *others = TableConfig(path=str(tmp_path), table=name, pictures="Images", **way_out).open()
+    assert tuple(text for row in (first, *others) for text in row.captions) == captions
+    assert (first.picture, all(row.repeats for row in others)) == (jpeg(0), True)
+    assert first.split == ("train" if "split_column" in way_out else "")
