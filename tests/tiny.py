@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vlm_assets.training.bundling import write_model
 from vlm_assets.training.tokenizer import train_wordpiece
-from vlm_serving.bundle import Bundle, seal_bundle, write_contract
+from vlm_serving.bundle import Bundle, seal_bundle
 from vlm_serving.captioner import Captioner, write_golden
 from vlm_serving.model import build_mini
 from vlm_serving.preprocessing import PreprocessingContract
@@ -29,12 +30,10 @@ def tiny_bundle(path: Path, *, seed: int = 0, image_size_px: int = 32) -> Path:
         vocab_size=len(tokenizer), image_size_px=image_size_px, patch_size_px=16, width=32, heads=2,
         vision_layers=1, text_layers=1, max_caption_tokens=16, seed=seed, **ids,
     )  # fmt: skip
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
     contract = PreprocessingContract(
         image_size_px=image_size_px, max_caption_tokens=16, resizer=default_resizer(), **ids
     )
-    write_contract(path, contract)
+    contract = write_model(path, model, tokenizer, contract)
     captioner = Captioner(Bundle(path, "unsealed", contract), device="cpu", threads=1)
     write_golden(captioner, [picture_bytes(seed + number) for number in range(2)], path)
     (path / "README.md").write_text("# A tiny model with random weights, for tests\n")

@@ -1,7 +1,8 @@
 """A servable model: one directory with weights, tokenizer, preprocessing contract, golden vectors and lineage.
 
-Sealed with `bundle.json`, which holds the sha256 of every other file; the bundle's version is the digest of those. Only
-safetensors and JSON are ever read, so opening a bundle runs no code from it.
+Sealed with `bundle.json`, which holds the sha256 of every other file; the bundle's version is the digest of those. A
+file that the seal does not list is refused: libraries load other things when others lie there (`adapter_config.json`).
+Only safetensors and JSON are ever read, so opening a bundle runs no code from it.
 """
 
 import hashlib
@@ -21,7 +22,9 @@ REFERENCE = "reference.parquet"
 GENERATION = "generation.json"
 CARD = "README.md"
 SCHEMA_VERSION = 1
-REQUIRED = ("model.safetensors", "config.json", "tokenizer.json", CONTRACT)
+TOKENIZER = "tokenizer.json"
+REQUIRED = ("model.safetensors", "config.json", TOKENIZER, CONTRACT)
+WEIGHTS = ".safetensors"  # the only large files
 VERSION_HEX_DIGITS = 16
 
 
@@ -68,16 +71,24 @@ def seal_bundle(path: Path, lineage: Mapping[str, Any]) -> Bundle:
     missing = [name for name in REQUIRED if not (path / name).is_file()]
     if missing:
         raise BundleError(f"Cannot seal {path}: missing {', '.join(missing)}.")
-    files = _file_digests(path)
-    version = _version(files)
-    seal = {"schema": SCHEMA_VERSION, "version": version, "files": files, "lineage": dict(lineage)}
+    contract = read_contract(path)
+    _check_tokenizer(path, contract)
+    files = {name: sha256_of(path / name) for name in sorted(_file_names(path))}
+    seal = {
+        "schema": SCHEMA_VERSION,
+        "version": _version(files),
+        "files": files,
+        "lineage": dict(lineage),
+        "lineage_sha256": _digest(lineage),
+    }
     (path / SEAL).write_text(json.dumps(seal, indent=1) + "\n")
-    return Bundle(path, version, read_contract(path), lineage, read_prompt(path))
+    return Bundle(path, seal["version"], contract, lineage, read_prompt(path))
 
 
 def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
-    """Open a sealed bundle; with `verify` every file's sha256 is compared (1 GB takes about a second).
+    """Open a sealed bundle: its files are those of the seal and no others, each as it was sealed.
 
+    Without `verify` the bytes of the weights are taken on trust (1 GB takes about a second); all else is checked.
     Raises BundleError naming the file that is missing, altered or unexpected.
     """
     path = Path(path)
@@ -86,30 +97,59 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
     seal = _read_json(path / SEAL)
     if seal.get("schema") != SCHEMA_VERSION:
         raise BundleError(f"{path} has bundle schema {seal.get('schema')!r}; this version reads {SCHEMA_VERSION}.")
-    if verify:
-        _verify(path, seal)
-    return Bundle(path, seal["version"], read_contract(path), seal["lineage"], read_prompt(path))
+    _check_seal(path, seal)
+    _check_files(path, seal["files"], weights=verify)
+    contract = read_contract(path)
+    _check_tokenizer(path, contract)
+    return Bundle(path, seal["version"], contract, seal["lineage"], read_prompt(path))
 
 
-def _verify(path: Path, seal: Mapping[str, Any]) -> None:
-    for name, digest in seal["files"].items():
-        file = path / name
-        if not file.is_file():
-            raise BundleError(f"The bundle {path} lacks {name}. Fetch it again.")
-        if sha256_of(file) != digest:
-            raise BundleError(f"{name} in the bundle {path} was altered: its sha256 is not {digest[:12]}…")
+def _check_seal(path: Path, seal: Mapping[str, Any]) -> None:
     if _version(seal["files"]) != seal["version"]:
         raise BundleError(f"{SEAL} in {path} was altered: its files do not give version {seal['version']}.")
+    lineage_sha256 = seal.get("lineage_sha256")  # bundles written before this existed have none
+    if lineage_sha256 is not None and _digest(seal["lineage"]) != lineage_sha256:
+        raise BundleError(f"{SEAL} in {path} was altered: its lineage is not the one that was sealed. Fetch it again.")
 
 
-def _file_digests(path: Path) -> dict[str, str]:
-    files = (file for file in path.rglob("*") if file.is_file() and file.name != SEAL)
-    return {file.relative_to(path).as_posix(): sha256_of(file) for file in sorted(files)}
+def _check_files(path: Path, digests: Mapping[str, str], *, weights: bool) -> None:
+    present = _file_names(path)
+    for name in digests:
+        if name not in present:
+            raise BundleError(f"The bundle {path} lacks {name}. Fetch it again.")
+    unlisted = sorted(present - set(digests))
+    if unlisted:
+        raise BundleError(
+            f"The bundle {path} holds files that it was not sealed with: {', '.join(unlisted)}. They could change what "
+            "is loaded: remove them, or fetch the bundle again."
+        )
+    for name, digest in digests.items():
+        if (weights or not name.endswith(WEIGHTS)) and sha256_of(path / name) != digest:
+            raise BundleError(f"{name} in the bundle {path} was altered: its sha256 is not {digest[:12]}…")
+
+
+def _check_tokenizer(path: Path, contract: PreprocessingContract) -> None:
+    """The contract names the tokenizer that captions were read with; another one gives the ids other meanings."""
+    found = sha256_of(path / TOKENIZER)
+    if found != contract.tokenizer_sha256:
+        raise BundleError(
+            f"{TOKENIZER} in {path} is not the contract's: its sha256 is {found[:12]}…, {CONTRACT} says "
+            f"{contract.tokenizer_sha256[:12] or 'none'}. Use the bundle as it was written."
+        )
+
+
+def _file_names(path: Path) -> set[str]:
+    """Every file below `path` but the seal, relative to it."""
+    return {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file() and file != path / SEAL}
 
 
 def _version(files: Mapping[str, str]) -> str:
-    text = json.dumps(dict(files), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:VERSION_HEX_DIGITS]
+    return _digest(dict(files))[:VERSION_HEX_DIGITS]
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(dict(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Bundles: sealed, checked, and plain transformers for everybody else."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer, BlipForConditionalGeneration
 
 from tests.tiny import picture_bytes, tiny_bundle
-from vlm_serving.bundle import open_bundle, seal_bundle
+from vlm_serving.bundle import open_bundle, seal_bundle, sha256_of
 from vlm_serving.captioner import Captioner, GenerationOptions, tidy
 from vlm_serving.errors import BundleError
 from vlm_serving.images import decode_picture
@@ -63,11 +64,53 @@ def test_what_is_no_bundle_says_so(tmp_path: Path) -> None:
         open_bundle(tmp_path)
 
 
-def test_a_contract_that_was_edited_is_refused(bundle: Path) -> None:
+@pytest.mark.parametrize("name", ["adapter_config.json", "special_tokens_map.json", "golden/9.png", ".hidden"])
+def test_a_file_that_the_seal_does_not_list_is_refused(name: str, bundle: Path) -> None:
+    """transformers would load an adapter, other special tokens or another chat template if it lay there."""
+    (bundle / name).write_text("{}")
+    for verify in (True, False):
+        with pytest.raises(BundleError, match=rf"holds files that it was not sealed with: {name}\. .*remove them"):
+            open_bundle(bundle, verify)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "contract.json", "generation_config.json"])
+def test_small_files_are_compared_at_every_load(name: str, bundle: Path) -> None:
+    (bundle / name).write_text((bundle / name).read_text() + "\n")
+    with pytest.raises(BundleError, match=rf"{name} in the bundle .* was altered"):
+        open_bundle(bundle, verify=False)
+
+
+def test_an_edited_seal_is_refused(bundle: Path) -> None:
+    seal = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps({**seal, "lineage": {"base": "something better"}}))
+    with pytest.raises(BundleError, match=r"was altered: its lineage is not the one that was sealed"):
+        open_bundle(bundle, verify=False)
+    (bundle / "bundle.json").write_text(json.dumps({**seal, "version": "0" * 16}))
+    with pytest.raises(BundleError, match=r"was altered: its files do not give version 0{16}"):
+        open_bundle(bundle, verify=False)
+
+
+def test_a_contract_that_was_edited_is_refused_whatever_the_seal_says(bundle: Path) -> None:
     contract = json.loads((bundle / "contract.json").read_text())
     (bundle / "contract.json").write_text(json.dumps({**contract, "image_size_px": 64}))
     with pytest.raises(BundleError, match="preprocessing contract was altered"):
+        seal_bundle(bundle, {})
+
+
+def test_a_tokenizer_that_is_not_the_contracts_is_refused_whatever_the_seal_says(bundle: Path) -> None:
+    tokenizer = bundle / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"red"', '"rad"'))
+    with pytest.raises(BundleError, match=r"tokenizer\.json in .* is not the contract's: its sha256 is"):
+        seal_bundle(bundle, {})
+    seal = json.loads((bundle / "bundle.json").read_text())
+    files = {**seal["files"], "tokenizer.json": sha256_of(tokenizer)}
+    (bundle / "bundle.json").write_text(json.dumps({**seal, "files": files, "version": version_of(files)}))
+    with pytest.raises(BundleError, match=r"tokenizer\.json in .* is not the contract's"):
         open_bundle(bundle, verify=False)
+
+
+def version_of(files: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
 def test_golden_vectors_hold_on_the_machine_that_made_them(bundle: Path) -> None:
@@ -82,9 +125,10 @@ def test_other_weights_fail_the_golden_check(bundle: Path, tmp_path: Path) -> No
 
 
 def test_other_preprocessing_fails_the_golden_check(bundle: Path) -> None:
+    opened = open_bundle(bundle)
     (bundle / "golden" / "0.png").write_bytes(picture_bytes(99))
     with pytest.raises(BundleError, match=r"preprocessing differs by \d+ grey levels \(limit 1\)"):
-        Captioner(open_bundle(bundle, verify=False), threads=1).check_golden()
+        Captioner(opened, threads=1).check_golden()
 
 
 def test_a_caption_does_not_depend_on_its_neighbours_in_the_batch(bundle: Path) -> None:
