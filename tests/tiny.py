@@ -8,8 +8,9 @@ from PIL import Image
 
 from vlm_assets.training.bundling import write_model
 from vlm_assets.training.tokenizer import train_wordpiece
-from vlm_serving.bundle import Bundle, seal_bundle
+from vlm_serving.bundle import Bundle, seal_bundle, write_generation
 from vlm_serving.captioner import Captioner, write_golden
+from vlm_serving.generation import DEFAULT_OPTIONS, GenerationOptions
 from vlm_serving.model import build_mini
 from vlm_serving.preprocessing import PreprocessingContract
 from vlm_serving.resizing import default_resizer
@@ -17,7 +18,13 @@ from vlm_serving.resizing import default_resizer
 WORDS = ["a red square", "a blue circle on white", "a green dress with long sleeves", "a woman scientist"]
 
 
-def tiny_bundle(path: Path, *, seed: int = 0, image_size_px: int = 32) -> Path:
+def tiny_bundle(
+    path: Path,
+    *,
+    seed: int = 0,
+    image_size_px: int = 32,
+    generation: GenerationOptions = DEFAULT_OPTIONS,
+) -> Path:
     """Write a sealed bundle with random weights into `path`; returns `path`."""
     path.mkdir(parents=True, exist_ok=True)
     tokenizer = train_wordpiece(WORDS, vocab_size=200)
@@ -34,7 +41,8 @@ def tiny_bundle(path: Path, *, seed: int = 0, image_size_px: int = 32) -> Path:
         image_size_px=image_size_px, max_caption_tokens=16, resizer=default_resizer(), **ids
     )
     contract = write_model(path, model, tokenizer, contract)
-    captioner = Captioner(Bundle(path, "unsealed", contract), device="cpu", threads=1)
+    write_generation(path, "", generation)
+    captioner = Captioner(Bundle(path, "unsealed", contract, generation=generation), device="cpu", threads=1)
     write_golden(captioner, [picture_bytes(seed + number) for number in range(2)], path)
     (path / "README.md").write_text("# A tiny model with random weights, for tests\n")
     seal_bundle(path, {"base": "random weights"})

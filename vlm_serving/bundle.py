@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_serving.errors import BundleError
+from vlm_serving.generation import DEFAULT_OPTIONS, GenerationOptions
 from vlm_serving.preprocessing import PreprocessingContract
 
 SEAL = "bundle.json"
@@ -37,6 +38,7 @@ class Bundle:
     contract: PreprocessingContract
     lineage: Mapping[str, Any] = field(default_factory=dict)
     prompt: str = ""  # words that the model was trained to continue, such as "a picture of"; "" = none
+    generation: GenerationOptions = DEFAULT_OPTIONS  # how it was measured, and captions when nobody says otherwise
 
 
 def sha256_of(path: Path) -> str:
@@ -55,15 +57,16 @@ def write_contract(path: Path, contract: PreprocessingContract) -> None:
     (path / CONTRACT).write_text(json.dumps(contract.to_json(), indent=1) + "\n")
 
 
-def write_generation(path: Path, prompt: str) -> None:
+def write_generation(path: Path, prompt: str, options: GenerationOptions) -> None:
     """Write how the model wants to be asked into a bundle directory that is being made."""
-    (path / GENERATION).write_text(json.dumps({"prompt": prompt}) + "\n")
+    (path / GENERATION).write_text(json.dumps({"prompt": prompt, **options.to_json()}, indent=1) + "\n")
 
 
-def read_prompt(path: Path) -> str:
-    """The prompt of a bundle directory; "" where none was written."""
+def read_generation(path: Path) -> tuple[str, GenerationOptions]:
+    """Prompt and options of a bundle directory; "" and the defaults where none were written."""
     file = path / GENERATION
-    return str(_read_json(file).get("prompt", "")) if file.is_file() else ""
+    settings = _read_json(file) if file.is_file() else {}
+    return str(settings.pop("prompt", "")), GenerationOptions.from_json(settings)
 
 
 def seal_bundle(path: Path, lineage: Mapping[str, Any]) -> Bundle:
@@ -74,7 +77,7 @@ def seal_bundle(path: Path, lineage: Mapping[str, Any]) -> Bundle:
     contract = read_contract(path)
     _check_tokenizer(path, contract)
     files = {name: sha256_of(path / name) for name in sorted(_file_names(path))}
-    seal = {
+    seal: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "version": _version(files),
         "files": files,
@@ -82,7 +85,7 @@ def seal_bundle(path: Path, lineage: Mapping[str, Any]) -> Bundle:
         "lineage_sha256": _digest(lineage),
     }
     (path / SEAL).write_text(json.dumps(seal, indent=1) + "\n")
-    return Bundle(path, seal["version"], contract, lineage, read_prompt(path))
+    return Bundle(path, seal["version"], contract, lineage, *read_generation(path))
 
 
 def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
@@ -101,7 +104,7 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
     _check_files(path, seal["files"], weights=verify)
     contract = read_contract(path)
     _check_tokenizer(path, contract)
-    return Bundle(path, seal["version"], contract, seal["lineage"], read_prompt(path))
+    return Bundle(path, seal["version"], contract, seal["lineage"], *read_generation(path))
 
 
 def _check_seal(path: Path, seal: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration
 
 from vlm_serving.bundle import GOLDEN, Bundle
 from vlm_serving.errors import BundleError
+from vlm_serving.generation import GenerationOptions
 from vlm_serving.images import decode_picture
 from vlm_serving.model import load_model
 from vlm_serving.preprocessing import model_pixels
@@ -26,17 +27,6 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 # Golden vectors hold across machines only up to rounding: one grey level in the input, cosine in the embedding.
 GOLDEN_MAX_PIXEL_DIFFERENCE = 1
 GOLDEN_MIN_COSINE = {"fp32": 0.999, "bf16": 0.98, "fp16": 0.98}
-
-
-@dataclass(frozen=True)
-class GenerationOptions:
-    """How captions are generated. One beam is greedy decoding."""
-
-    max_new_tokens: int = 30
-    num_beams: int = 1
-
-
-DEFAULT_OPTIONS = GenerationOptions()
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Caption:
 
 
 class Captioner:
-    """A loaded bundle. Not thread-safe: one caller at a time, in batches."""
+    """A loaded bundle. Not thread-safe: one caller at a time, in batches. Without options, the bundle's own hold."""
 
     def __init__(
         self,
@@ -61,15 +51,19 @@ class Captioner:
         precision: str = "auto",
         threads: int | None = None,
         model: BlipForConditionalGeneration | None = None,
+        attention: str = "fused",
     ) -> None:
-        """`model`: take this one, moved and cast in place, instead of the bundle's weights."""
+        """`attention`: fused or stock, equal within rounding. `model`: take this one, moved and cast in place, instead
+        of the bundle's weights; its attention stays as it is.
+        """
         if threads:
             torch.set_num_threads(threads)
         self.bundle = bundle
+        self.options = bundle.generation
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.precision = ("bf16" if self.device.type == "cuda" else "fp32") if precision == "auto" else precision
         self.tokenizer: Any = AutoTokenizer.from_pretrained(bundle.path)
-        loaded: Any = load_model(bundle.path) if model is None else model
+        loaded: Any = load_model(bundle.path, fused=attention == "fused") if model is None else model
         self.model: Any = loaded.to(device=self.device, dtype=PRECISIONS[self.precision]).eval()
         self.prompt_ids: list[int] = self.tokenizer.encode(bundle.prompt, add_special_tokens=False)
         shape = (1, 3, 1, 1)
@@ -81,7 +75,7 @@ class Captioner:
         """The bundle's version: which model says this."""
         return self.bundle.version
 
-    def caption(self, pictures: Sequence[Image.Image], options: GenerationOptions = DEFAULT_OPTIONS) -> list[Caption]:
+    def caption(self, pictures: Sequence[Image.Image], options: GenerationOptions | None = None) -> list[Caption]:
         """Caption RGB pictures of any size."""
         if not pictures:
             return []
@@ -89,10 +83,12 @@ class Captioner:
         return self.caption_pixels(pixels, options)
 
     @torch.inference_mode()
-    def caption_pixels(self, pixels: NDArray[np.uint8], options: GenerationOptions = DEFAULT_OPTIONS) -> list[Caption]:
+    def caption_pixels(self, pixels: NDArray[np.uint8], options: GenerationOptions | None = None) -> list[Caption]:
         """Caption pictures already at the model's size: uint8 (B, 3, H, W), as `model_pixels` gives them."""
         states = self.encode(torch.from_numpy(pixels))  # (B, T, D)
-        tokens, logprobs = self._generate(states, options)  # (B, L), (B, L); logprob 0 where there is no token
+        tokens, logprobs = self._generate(
+            states, options or self.options
+        )  # (B, L), (B, L); logprob 0 where there is no token
         embeddings = states.float().mean(dim=1).cpu().numpy()  # (B, D)
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         counts = (logprobs != 0).sum(dim=1).clamp(min=1)

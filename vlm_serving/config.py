@@ -1,11 +1,14 @@
-"""Every setting of the served captioner, with its unit and its bounds: what `build` and Serve config files take."""
+"""Every setting of the served captioner, with its unit and its bounds: what `build` and Serve config files take.
+
+How captions are generated is none of them: that comes with the bundle, as it was measured. Here stands what a request
+may ask for beyond it.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vlm_serving.captioner import GenerationOptions
 from vlm_serving.images import MEBIBYTE, PictureLimits
 
 GIBIBYTE = 1024 * MEBIBYTE
@@ -24,6 +27,9 @@ class ServingConfig(BaseModel):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs; auto: CUDA if there is.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on CUDA, else fp32.")
+    attention: Literal["fused", "stock"] = Field(
+        "fused", description="Attention kernel: torch's fused one, or stock transformers' own; equal within rounding."
+    )
     torch_threads: int = Field(1, ge=1, le=256, description="CPU threads of one replica's model.")
     decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode pictures, per replica.")
 
@@ -35,8 +41,7 @@ class ServingConfig(BaseModel):
     max_picture_bytes: int = Field(20 * MEBIBYTE, ge=1, description="Largest encoded picture, bytes.")
     max_picture_pixels: int = Field(40_000_000, ge=1, description="Largest decoded picture, pixels.")
     max_body_bytes: int = Field(64 * MEBIBYTE, ge=1, description="Largest request body, bytes.")
-    max_new_tokens: int = Field(30, ge=1, le=512, description="Longest caption, tokens, unless the request asks less.")
-    num_beams: int = Field(1, ge=1, le=16, description="Beams unless the request says otherwise; 1 is greedy.")
+    max_new_tokens: int = Field(30, ge=1, le=512, description="Longest caption a request may ask for, tokens.")
     max_num_beams: int = Field(5, ge=1, le=16, description="Most beams a request may ask for.")
 
     num_cpus: float = Field(1, ge=0, description="CPUs that Ray sets aside for a replica.")
@@ -67,19 +72,12 @@ class ServingConfig(BaseModel):
                 f"max_pictures {self.max_pictures} exceeds max_waiting_pictures {self.max_waiting_pictures}: "
                 "a full request could never be accepted; raise max_waiting_pictures."
             )
-        if self.num_beams > self.max_num_beams:
-            raise ValueError(f"num_beams {self.num_beams} exceeds max_num_beams {self.max_num_beams}; lower it.")
         return self
 
     @property
     def limits(self) -> PictureLimits:
         """What a single picture may be."""
         return PictureLimits(max_bytes=self.max_picture_bytes, max_pixels=self.max_picture_pixels)
-
-    @property
-    def options(self) -> GenerationOptions:
-        """How captions are generated when the request says nothing."""
-        return GenerationOptions(max_new_tokens=self.max_new_tokens, num_beams=self.num_beams)
 
     def deployment_options(self, cluster: Mapping[str, float]) -> dict[str, Any]:
         """Ray Serve's options for the deployment on a cluster with these resources (`ray.cluster_resources()`)."""

@@ -11,7 +11,6 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from vlm_serving.captioner import GenerationOptions
 from vlm_serving.config import ServingConfig
 from vlm_serving.errors import (
     BodyTooLargeError,
@@ -28,8 +27,9 @@ M = TypeVar("M", CaptionRequestBody, OptionsBody)
 ACCEPTED = "multipart/form-data with fields 'files', application/json, or a picture as the body (image/*)"
 
 
-async def read_request(request: Request, config: ServingConfig) -> tuple[list[Upload], GenerationOptions]:
-    """Read pictures and options of a POST. Options come from the query, and in JSON from `options`, which wins.
+async def read_request(request: Request, config: ServingConfig) -> tuple[list[Upload], OptionsBody]:
+    """Read pictures and options of a POST. Options come from the query, and in JSON from `options`, which wins; those
+    that were not asked for are None.
 
     Raises MediaTypeError, BodyTooLargeError, MalformedRequestError, RequestError, PictureError.
     """
@@ -45,11 +45,7 @@ async def read_request(request: Request, config: ServingConfig) -> tuple[list[Up
         uploads = [Upload("body", await _body(request, min(config.max_body_bytes, config.max_picture_bytes), True))]
     else:
         raise MediaTypeError(f"The content type is {kind or 'missing'!r}. Send {ACCEPTED}.")
-    defaults = config.options
-    return uploads, GenerationOptions(
-        max_new_tokens=options.max_new_tokens or defaults.max_new_tokens,
-        num_beams=options.num_beams or defaults.num_beams,
-    )
+    return uploads, options
 
 
 def _query_options(query: Mapping[str, str]) -> OptionsBody:

@@ -64,13 +64,19 @@ class ModelSlot:
 
 
 def load_captioner(
-    bundle: str, version: str = "", *, device: str = "auto", precision: str = "auto", threads: int | None = None
+    bundle: str,
+    version: str = "",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    attention: str = "fused",
 ) -> Captioner:
     """Open and verify a bundle, load it, reproduce its golden vectors (which also warms the model up)."""
     opened = open_bundle(Path(bundle))
     if version and opened.version != version:
         raise BundleError(f"The bundle at {bundle} has version {opened.version}; {version} was asked for. Deploy that.")
-    captioner = Captioner(opened, device=device, precision=precision, threads=threads)
+    captioner = Captioner(opened, device=device, precision=precision, threads=threads, attention=attention)
     captioner.check_golden()
     return captioner
 

@@ -18,7 +18,10 @@ _PARAMETERS = [
         "description": text,
         "schema": {"type": "integer", "minimum": 1},
     }
-    for name, text in (("max_new_tokens", "Longest caption, in tokens."), ("num_beams", "Beams; 1 is greedy, fastest."))
+    for name, text in (
+        ("max_new_tokens", "Longest caption, in tokens; the model's own if left out."),
+        ("num_beams", "Beams; 1 is greedy, fastest; the model's own if left out."),
+    )
 ]
 
 CAPTIONS_OPENAPI: dict[str, Any] = {

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class OptionsBody(BaseModel):
-    """How to caption. What is left out is the server's default."""
+    """How to caption. What is left out is as the model was measured."""
 
     model_config = ConfigDict(extra="forbid")
 

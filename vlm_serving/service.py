@@ -4,18 +4,19 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from vlm_serving.batching import Batcher
-from vlm_serving.captioner import Caption, Captioner, GenerationOptions
+from vlm_serving.captioner import Caption, Captioner
 from vlm_serving.config import ServingConfig
 from vlm_serving.errors import OverloadedError, PictureError, PictureFailedError, RequestError, ServingError
+from vlm_serving.generation import GenerationOptions
 from vlm_serving.images import PictureLimits
 from vlm_serving.model_slot import ModelSlot, load_captioner
 from vlm_serving.picture_stats import PictureStatistics, picture_statistics
@@ -113,16 +114,16 @@ class CaptionService:
         return loaded
 
     async def caption(
-        self, uploads: Sequence[Upload], request_id: str, options: GenerationOptions | None = None
+        self, uploads: Sequence[Upload], request_id: str, asked: Mapping[str, int] | None = None
     ) -> Answer:
-        """Caption 1..N pictures as one request; all or none.
+        """Caption 1..N pictures as one request; all or none. `asked`: options by name, the bundle's own for the rest.
 
         Raises NotReadyError, OverloadedError, RequestError (count, options), PictureError with the picture's name and
         an attribute `picture_index`, PictureFailedError.
         """
         started_s = time.perf_counter()
         captioner = self.slot.current()
-        options = self._checked(options or self.config.options)
+        options = replace(captioner.options, **self._checked(asked or {}, captioner.options))
         self._admit(len(uploads))
         try:
             prepared = await self._decode(uploads, captioner.bundle.contract)
@@ -161,15 +162,22 @@ class CaptionService:
     def _load(self, bundle: str, version: str) -> Captioner:
         config = self.config
         return load_captioner(
-            bundle, version, device=config.device, precision=config.precision, threads=config.torch_threads
+            bundle,
+            version,
+            device=config.device,
+            precision=config.precision,
+            threads=config.torch_threads,
+            attention=config.attention,
         )
 
-    def _checked(self, options: GenerationOptions) -> GenerationOptions:
-        for name, limit in (("max_new_tokens", self.config.max_new_tokens), ("num_beams", self.config.max_num_beams)):
-            value = getattr(options, name)
+    def _checked(self, asked: Mapping[str, int], own: GenerationOptions) -> Mapping[str, int]:
+        """What the request asks for, within the limits; it may always ask for what the model does anyway."""
+        limits = {"max_new_tokens": self.config.max_new_tokens, "num_beams": self.config.max_num_beams}
+        for name, value in asked.items():
+            limit = max(limits[name], getattr(own, name))
             if not 1 <= value <= limit:
-                raise RequestError(f"{name} is {value}; it must be 1 to {limit}. Leave it out for the default.")
-        return options
+                raise RequestError(f"{name} is {value}; it must be 1 to {limit}. Leave it out for the model's own.")
+        return asked
 
     def _admit(self, count: int) -> None:
         if not 1 <= count <= self.config.max_pictures:

@@ -84,7 +84,7 @@ def _add_captions(web: FastAPI, service_of: Callable[[], CaptionService]) -> Non
         service.slot.current()  # without a model there is no point in reading the body
         uploads, options = await read_request(request, service.config)
         request_id: str = request.state.request_id
-        answer = await service.caption(uploads, request_id, options)
+        answer = await service.caption(uploads, request_id, options.model_dump(exclude_none=True))
         body = _response(answer, service.config.model_name, request_id, started_s)
         return JSONResponse(body.model_dump(), headers={"x-model-version": answer.version})
 

@@ -18,7 +18,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from vlm_assets.data.sources.openmoji import OpenMojiSource
 from vlm_assets.monitoring.drift import Threshold, decide, mmd_permutation_test
 from vlm_serving.bundle import open_bundle
-from vlm_serving.captioner import Captioner, GenerationOptions
+from vlm_serving.captioner import Captioner
+from vlm_serving.generation import GenerationOptions
 from vlm_serving.images import decode_picture
 
 REFERENCE = 500

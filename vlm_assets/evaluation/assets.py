@@ -20,7 +20,7 @@ from vlm_assets.store import Store
 if TYPE_CHECKING:
     from vlm_assets.evaluation.originals import Originals
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 VERDICT = "verdict.json"
 
 

@@ -7,7 +7,7 @@ from vlm_assets.release.gate import GateConfig
 
 
 class EvalConfig(dg.Config):
-    """How `eval_report` captions and counts. The defaults of generation are those of serving."""
+    """How `eval_report` captions and counts. How captions are generated comes with the bundle, as in serving."""
 
     splits: list[str] = Field(
         default=["test", "test_*", "val"],
@@ -15,8 +15,6 @@ class EvalConfig(dg.Config):
     )
     max_pictures: int = Field(default=0, ge=0, description="Caption at most this many pictures per split; 0 is all.")
     batch_size: int = Field(default=32, ge=1, le=1024, description="Pictures per forward pass.")
-    num_beams: int = Field(default=1, ge=1, le=16, description="Beams of generation; 1 is greedy, as in serving.")
-    max_new_tokens: int = Field(default=30, ge=1, le=200, description="Longest caption, in tokens.")
     resamples: int = Field(default=1000, ge=100, le=100_000, description="Bootstrap resamples for every interval.")
     seed: int = Field(default=0, ge=0, description="Seed of the bootstrap and of the gallery's random pictures.")
     min_slice: int = Field(default=10, ge=2, description="Slices with fewer pictures than this are not shown.")

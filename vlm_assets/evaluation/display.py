@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from vlm_serving.generation import GenerationOptions
+
 
 class EstimateJson(TypedDict):
     """A value with its 95 % interval from n pictures, as it stands in scores.json."""
@@ -95,5 +97,5 @@ def axis_end(metric: Metric, estimates: Iterable[Mapping[str, Any]]) -> float:
 
 def short_protocol(protocol: Mapping[str, Any]) -> str:
     """How the captions and intervals came about, in the few words that fit beside every table."""
-    decoding = "greedy" if protocol["num_beams"] == 1 else f"{protocol['num_beams']} beams"
-    return f"{decoding}, at most {protocol['max_new_tokens']} tokens · 95 %: {protocol['resamples']:,} resamples"
+    generation = GenerationOptions(protocol["max_new_tokens"], protocol["num_beams"])
+    return f"{generation} · 95 %: {protocol['resamples']:,} resamples"

@@ -22,6 +22,7 @@ from vlm_assets.evaluation.significance import Difference, bootstrap_mean, paire
 from vlm_assets.evaluation.slices import all_slices
 from vlm_assets.evaluation.slots import Vocabulary, slot_accuracy, slot_vocabulary
 from vlm_assets.evaluation.systems import CANDIDATE, HEADLINE_SPLIT, IN_A_SENTENCE, LABELS, System
+from vlm_serving.generation import GenerationOptions
 
 if TYPE_CHECKING:
     from vlm_assets.evaluation.config import EvalConfig
@@ -96,7 +97,7 @@ def scores_json(
         "splits": {name: _split_json(table) for name, table in candidate.captions.items()},
         "differences": list(differences(scored, config)),
         "slices": slice_scores(candidate.captions[HEADLINE_SPLIT], scored[CANDIDATE][HEADLINE_SPLIT], known, config),
-        "protocol": protocol(config),
+        "protocol": protocol(config, candidate.generation),
     }
 
 
@@ -186,19 +187,18 @@ def _split_json(table: CaptionTable) -> dict[str, Any]:
     return {"n": table.num_rows, "sha256": digest(rows)}
 
 
-def protocol(config: EvalConfig) -> dict[str, Any]:
-    """How the numbers came about, for readers and for machines."""
-    decoding = "greedily" if config.num_beams == 1 else f"with {config.num_beams} beams"
+def protocol(config: EvalConfig, generation: GenerationOptions) -> dict[str, Any]:
+    """How the numbers came about, for readers and for machines. `generation`: the candidate's."""
+    decoding = "greedily" if generation.num_beams == 1 else f"with {generation.num_beams} beams"
     return {
-        "num_beams": config.num_beams,
-        "max_new_tokens": config.max_new_tokens,
+        **generation.to_json(),
         "max_pictures": config.max_pictures,
         "resamples": config.resamples,
         "seed": config.seed,
         "min_slice": config.min_slice,
         "text": [
-            f"Captions are generated {decoding}, at most {config.max_new_tokens} tokens, by the same code and from the "
-            "same sealed bundle that serves, on the pixels of the shards."
+            f"Captions are generated {decoding}, at most {generation.max_new_tokens} tokens, as the sealed bundle "
+            "says, by the same code and from the same bundle that serves, on the pixels of the shards."
             + (f" Of each split the first {config.max_pictures:,} pictures count." if config.max_pictures else ""),
             "BLEU, ROUGE-L and CIDEr are those of the COCO caption evaluation: Penn Treebank tokens, lower case, "
             "punctuation dropped. CIDEr weighs words by how rare they are among the references of the split at hand, "

@@ -15,7 +15,7 @@ from vlm_assets.evaluation.pictures import PictureBatch, count_rows, picture_bat
 from vlm_assets.progress import Progress
 
 if TYPE_CHECKING:  # the captioner's module imports torch
-    from vlm_serving.captioner import Caption, GenerationOptions
+    from vlm_serving.captioner import Caption
 
 CaptionTable = Any  # a pyarrow.Table of CAPTION_SCHEMA; pyarrow ships no types
 CAPTION_SCHEMA = pa.schema(
@@ -37,8 +37,8 @@ ONLY_OF_MODELS = ("confidence", "token_count", "word_probabilities", "token_ids"
 class PixelCaptioner(Protocol):
     """The part of `vlm_serving.captioner.Captioner` that evaluation needs."""
 
-    def caption_pixels(self, pixels: NDArray[np.uint8], options: GenerationOptions = ..., /) -> list[Caption]:
-        """uint8 (B, 3, H, W) -> B captions."""
+    def caption_pixels(self, pixels: NDArray[np.uint8], /) -> list[Caption]:
+        """uint8 (B, 3, H, W) -> B captions, as a request without options gets them."""
         ...
 
 
@@ -48,7 +48,6 @@ def caption_split(
     batch_size: int,
     log: Callable[[str], None],
     *,
-    options: GenerationOptions | None = None,
     label: str = "captions",
     limit: int = 0,
     view: Callable[[PictureBatch], NDArray[np.uint8]] | None = None,
@@ -57,17 +56,16 @@ def caption_split(
 
     `view` gives the captioner other pixels of a batch's pictures than those of the shards.
 
-    `limit` > 0 takes the first rows only. Without `options` the captioner's own defaults hold, as in serving.
+    `limit` > 0 takes the first rows only. Captions are generated as the captioner does by itself: as it serves.
     Raises ConfigError if there is nothing to caption.
     """
     total = count_rows(shard_files, limit)
     if total == 0:
         raise ConfigError(f"Nothing to caption for {label}: the split has 0 pictures. Check evaluation's `splits`.")
     progress = Progress(label, total, log)
-    arguments = () if options is None else (options,)
     tables: list[CaptionTable] = []
     for batch in picture_batches(shard_files, batch_size, limit):
-        captions = captioner.caption_pixels(view(batch) if view else batch.pixels, *arguments)
+        captions = captioner.caption_pixels(view(batch) if view else batch.pixels)
         tables.append(_table(batch, captions))
         progress.advance(len(captions))
     progress.done()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from vlm_assets.evaluation.baselines import (
 from vlm_assets.evaluation.originals import Originals
 from vlm_assets.evaluation.pictures import PictureBatch, Texts, split_files, split_names
 from vlm_assets.evaluation.predict import CaptionTable, caption_split
+from vlm_serving.generation import DEFAULT_OPTIONS, GenerationOptions
 
 if TYPE_CHECKING:  # both modules of the captioner import torch
     from vlm_assets.evaluation.config import EvalConfig
@@ -54,11 +55,12 @@ IN_A_SENTENCE = {
 
 @dataclass(frozen=True)
 class System:
-    """One captioner and all it said: by split, a table of `predict.CAPTION_SCHEMA`."""
+    """One captioner and all it said: by split, a table of `predict.CAPTION_SCHEMA`. `generation`: how it was asked."""
 
     key: str
     about: str
     version: str = ""
+    generation: GenerationOptions = DEFAULT_OPTIONS
     captions: dict[str, CaptionTable] = field(default_factory=dict[str, CaptionTable])
 
 
@@ -101,13 +103,16 @@ def is_test(split: str) -> bool:
 def caption_models(shards: Path, models: Models, config: EvalConfig, log: Log) -> list[System]:
     """Candidate on every wanted split, champion and base on the headline; candidate and base on `general/test`.
 
-    Where the base brings no general pictures (a model from the hub), nothing is said about forgetting.
+    Candidate and champion caption as their bundles say, which is how they serve; the base as the candidate does, so
+    that the difference is training's alone. Where the base brings no general pictures (a model from the hub), nothing
+    is said about forgetting.
     """
     splits = {name: split_files(shards, name) for name in wanted_splits(shards, config.splits)}
     headline = {HEADLINE_SPLIT: splits[HEADLINE_SPLIT]}
     forgetting = {GENERAL_SPLIT: files} if (files := split_files(models.base / GENERAL, "test")) else {}
     candidate, base = _open(models.candidate), _open(models.base)
     _require_same_pixels(candidate, base)
+    base = replace(base, generation=candidate.generation)
     name = base_facts(models.base)["name"]
     systems = [_caption(CANDIDATE, f"{name}, fine-tuned", candidate, {**splits, **forgetting}, config, log)]
     if models.champion is not None:
@@ -167,24 +172,20 @@ def _caption(
     view: Callable[[PictureBatch], NDArray[np.uint8]] | None = None,
 ) -> System:  # fmt: skip
     """Load the model, caption, forget the model: never two in memory."""
-    from vlm_serving.captioner import GenerationOptions
-
     captioner = open_captioner(bundle, config)
-    options = GenerationOptions(max_new_tokens=config.max_new_tokens, num_beams=config.num_beams)
     captions = {
         name: caption_split(
             captioner,
             files,
             config.batch_size,
             log,
-            options=options,
             label=f"{key} on {name}",
             limit=config.max_pictures,
             view=view,
         )
         for name, files in splits.items()
     }
-    return System(key, about, bundle.version, captions)
+    return System(key, about, bundle.version, bundle.generation, captions)
 
 
 def _champion(
@@ -192,14 +193,17 @@ def _champion(
     config: EvalConfig, log: Log,
 ) -> System:  # fmt: skip
     """The champion, always scored anew on this very split: in pictures of its own size, if that is another one."""
+    about = "released before"
+    if champion.generation != candidate.generation:
+        about += f", {champion.generation}"
     if same_pixels(champion, candidate):
-        return _caption(CHAMPION, "released before", champion, splits, config, log)
+        return _caption(CHAMPION, about, champion, splits, config, log)
     contract = champion.contract
     if originals is None:
         log("The champion takes other pixels than these shards hold, and the originals are not here: not compared.")
         return System(CHAMPION, f"not compared: it takes {contract.image_size_px} px pictures", champion.version)
     log(f"The champion takes {contract.image_size_px} px pictures: scored on the same ones, from their originals.")
-    about = f"released before; on the same pictures at {contract.image_size_px} px"
+    about += f"; on the same pictures at {contract.image_size_px} px"
 
     def view(batch: PictureBatch) -> NDArray[np.uint8]:
         return originals.pixels(batch.image_ids, contract)

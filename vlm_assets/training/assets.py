@@ -17,7 +17,7 @@ from vlm_assets.training.ray_submit import train_on_ray
 
 GROUP = "training"
 OWNERS = ["team:vlm"]
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 POOL = "compute"  # one training at a time on one machine
 
 

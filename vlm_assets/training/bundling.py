@@ -12,6 +12,7 @@ from transformers import BlipForConditionalGeneration
 
 from vlm_serving.bundle import CARD, REFERENCE, Bundle, seal_bundle, sha256_of, write_contract, write_generation
 from vlm_serving.captioner import Captioner, write_golden
+from vlm_serving.generation import DEFAULT_OPTIONS, GenerationOptions
 from vlm_serving.picture_stats import picture_statistics
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
 
@@ -30,14 +31,16 @@ class Parts:
     card: str
     lineage: Mapping[str, Any]
     prompt: str = ""  # what the model was trained to continue
+    generation: GenerationOptions = DEFAULT_OPTIONS  # how it captions when nobody says otherwise
 
 
 def write_bundle(path: Path, parts: Parts) -> Bundle:
     """Write and seal a bundle in the empty directory `path`."""
     path.mkdir(parents=True, exist_ok=True)
     contract = write_model(path, parts.model, parts.tokenizer, parts.contract)
-    write_generation(path, parts.prompt)
-    captioner = Captioner(Bundle(path, UNSEALED, contract, prompt=parts.prompt), device="cpu", precision="fp32")
+    write_generation(path, parts.prompt, parts.generation)
+    unsealed = Bundle(path, UNSEALED, contract, prompt=parts.prompt, generation=parts.generation)
+    captioner = Captioner(unsealed, device="cpu", precision="fp32")
     write_golden(captioner, parts.golden, path)
     if parts.reference:
         _write_reference(captioner, parts.reference, path / REFERENCE)

@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from vlm_assets.training.recipe import PRETRAINING, TrainSettings
+from vlm_serving.generation import GenerationOptions
 
 
 class TrainConfig(dg.Config):
@@ -84,7 +85,20 @@ class FinetuneConfig(TrainConfig):
         le=1024,
         description="Training processes, each with its GPU or share of the cores, through Ray.",
     )
+    num_beams: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Beams that captions are searched with, from validation to serving; 1: greedy.",
+    )
+    max_new_tokens: int = Field(
+        default=30, ge=1, le=512, description="Longest caption, from validation to serving, in tokens."
+    )
     golden_pictures: int = Field(default=4, ge=1, le=64, description="Pictures recorded as golden vectors.")
+
+    def generation(self) -> GenerationOptions:
+        """How the model captions when nobody says otherwise; it goes into the bundle."""
+        return GenerationOptions(self.max_new_tokens, self.num_beams)
 
 
 class PretrainConfig(TrainConfig):

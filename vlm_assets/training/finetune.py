@@ -63,11 +63,11 @@ def fit(
     model = load_model(start.path)
     tokenizer: Any = AutoTokenizer.from_pretrained(start.path)
     prompt_ids: list[int] = tokenizer.encode(config.prompt, add_special_tokens=False)
-    prompted = replace(start, prompt=config.prompt)
+    as_served = replace(start, prompt=config.prompt, generation=config.generation())
     room: int = start.contract.max_caption_tokens + len(prompt_ids)
     examples = with_prompt(mix(niche, replay, config.replay_share) if niche else [], prompt_ids, room)
     pictures_to_judge = read_validation(sorted(shards.glob("val-*.parquet")), config.validation_pictures)
-    judge = CaptionValidator(prompted, pictures_to_judge) if pictures_to_judge else None
+    judge = CaptionValidator(as_served, pictures_to_judge) if pictures_to_judge else None
     result = train(
         model, examples, with_prompt(validation, prompt_ids, room), start.contract, config.settings(), scratch, log,
         metric, validator=judge, prompt_tokens=len(prompt_ids), callbacks=callbacks,
@@ -93,7 +93,9 @@ def seal_candidate(
     card = _card(inputs.raw, inputs.base, summary, lineage)
     golden = [data for _, data in pictures[: config.golden_pictures]]
     tokenizer: Any = AutoTokenizer.from_pretrained(start.path)
-    parts = Parts(model, tokenizer, start.contract, golden, pictures, card, lineage, config.prompt)
+    parts = Parts(
+        model, tokenizer, start.contract, golden, pictures, card, lineage, config.prompt, config.generation()
+    )  # fmt: skip
     bundle = write_bundle(out / "bundle", parts)
     summary["bundle_version"] = bundle.version
     (out / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")

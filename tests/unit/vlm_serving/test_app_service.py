@@ -12,8 +12,9 @@ import pytest
 from tests.serving import BAD, make_client, make_service
 from tests.tiny import picture_bytes
 from vlm_serving.bundle import open_bundle, seal_bundle
-from vlm_serving.captioner import Caption, Captioner, GenerationOptions
+from vlm_serving.captioner import Caption, Captioner
 from vlm_serving.errors import BundleError, NotReadyError, OverloadedError, PictureFailedError, ServingError
+from vlm_serving.generation import GenerationOptions
 from vlm_serving.request_log import RequestLog, read_request_log
 from vlm_serving.service import Item, Outcome, RunBatch, Submit, Upload, caption_items
 
@@ -46,7 +47,7 @@ class Allergic(Captioner):
     poison = -1
     passes: Sequence[int] = ()
 
-    def caption_pixels(self, pixels, options=GenerationOptions()) -> list[Caption]:  # noqa: B008
+    def caption_pixels(self, pixels, options=None) -> list[Caption]:
         self.passes = [*self.passes, len(pixels)]
         if self.poison in pixels[:, 0, 0, 0]:
             raise RuntimeError("CUDA error: device-side assert")

@@ -10,8 +10,9 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration
 
 from tests.tiny import picture_bytes, tiny_bundle
 from vlm_serving.bundle import open_bundle, seal_bundle, sha256_of
-from vlm_serving.captioner import Captioner, GenerationOptions, tidy
+from vlm_serving.captioner import Captioner, tidy
 from vlm_serving.errors import BundleError
+from vlm_serving.generation import GenerationOptions
 from vlm_serving.images import decode_picture
 
 

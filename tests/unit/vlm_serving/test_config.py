@@ -11,7 +11,8 @@ from vlm_serving.config import ServingConfig
     [
         ({"min_replicas": 3, "max_replicas": 2}, "min_replicas 3 exceeds max_replicas 2"),
         ({"max_pictures": 300}, "max_pictures 300 exceeds max_waiting_pictures 128"),
-        ({"num_beams": 9}, "num_beams 9 exceeds max_num_beams 5"),
+        ({"num_beams": 3}, "Extra inputs are not permitted"),  # comes with the bundle
+        ({"attention": "flash"}, "'fused' or 'stock'"),
         ({"max_batch_size": 0}, "greater than or equal to 1"),
         ({"max_batchsize": 4}, "Extra inputs are not permitted"),
         ({"device": "tpu"}, "'auto', 'cpu' or 'cuda'"),

@@ -3,18 +3,28 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, BlipForConditionalGeneration
 
+from tests.serving import make_service
 from tests.tiny import picture_bytes, tiny_bundle
 from tests.unit.vlm_assets.training.test_trainer import CAPTIONS, FAST, examples
 from vlm_assets.training.bundling import Parts, write_bundle
 from vlm_assets.training.trainer import train
 from vlm_serving.bundle import open_bundle
-from vlm_serving.captioner import Captioner, GenerationOptions, tidy
-from vlm_serving.model import FusedTextAttention, FusedVisionAttention, build_mini, load_model, use_stock_attention
+from vlm_serving.captioner import Captioner, tidy
+from vlm_serving.generation import GenerationOptions
+from vlm_serving.model import (
+    FusedTextAttention,
+    FusedVisionAttention,
+    build_mini,
+    is_fused,
+    load_model,
+    use_stock_attention,
+)
 
 IDS = {"bos_token_id": 5, "eos_token_id": 3, "pad_token_id": 0}
 
@@ -117,6 +127,18 @@ def test_every_attention_module_is_fused_and_can_be_left_alone(random_bundle: Pa
     assert "FusedVisionAttention" not in [
         type(module).__name__ for module in load_model(random_bundle, fused=False).modules()
     ]
+
+
+def test_one_setting_of_captioner_and_of_serving_takes_stock_attention(random_bundle: Path) -> None:
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(picture_bytes(n, (32, 32))))) for n in range(4)])
+    pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    fused, stock = (
+        Captioner(open_bundle(random_bundle), device="cpu", threads=1, attention=kind) for kind in ("fused", "stock")
+    )
+    assert (is_fused(fused.model), is_fused(stock.model)) == (True, False)
+    assert [one.text for one in fused.caption_pixels(pixels)] == [one.text for one in stock.caption_pixels(pixels)]
+    assert is_fused(make_service(random_bundle).slot.current().model)
+    assert not is_fused(make_service(random_bundle, attention="stock").slot.current().model)
 
 
 def test_fused_attention_can_be_taken_back(bundle: Path) -> None:

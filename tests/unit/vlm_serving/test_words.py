@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration
 from tests.tiny import picture_bytes
 from vlm_assets.training.tokenizer import train_wordpiece
 from vlm_serving.bundle import open_bundle
-from vlm_serving.captioner import Captioner, GenerationOptions, tidy
+from vlm_serving.captioner import Captioner, tidy
+from vlm_serving.generation import GenerationOptions
 from vlm_serving.images import decode_picture
 from vlm_serving.preprocessing import model_pixels
 from vlm_serving.words import caption_words, visible_pieces, word_numbers

@@ -67,13 +67,11 @@ class ColourCaptioner:
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []
-        self.options: list[object] = []
 
-    def caption_pixels(self, pixels, options=None):
+    def caption_pixels(self, pixels):
         """uint8 (B, 3, H, W) -> B captions, in the shape of vlm_serving.captioner.Caption."""
         assert pixels.dtype == np.uint8
         self.batches.append(pixels.shape)
-        self.options.append(options)
         return [self._say(picture) for picture in pixels]
 
     def _say(self, picture):

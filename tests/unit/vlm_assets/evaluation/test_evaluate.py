@@ -33,12 +33,12 @@ from vlm_assets.release.gate import GateConfig
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.resources import RefIOManager, StoreResource, TrackerResource
 from vlm_serving.bundle import open_bundle, seal_bundle
-from vlm_serving.captioner import Captioner, GenerationOptions
+from vlm_serving.captioner import Captioner
+from vlm_serving.generation import GenerationOptions
 
 ANYTHING_GOES = GateConfig(beat_baselines=False, max_empty_share=1, max_looping_share=1, max_most_frequent_share=1)
-CONFIG = EvalConfig(
-    resamples=100, min_slice=2, gallery_pictures=3, batch_size=4, max_new_tokens=6, threads=1, gate=ANYTHING_GOES
-)
+CONFIG = EvalConfig(resamples=100, min_slice=2, gallery_pictures=3, batch_size=4, threads=1, gate=ANYTHING_GOES)
+SHORT = GenerationOptions(max_new_tokens=6)
 SHADES = (-9, 9)
 
 
@@ -54,8 +54,8 @@ def write_shards(folder):
     return folder
 
 
-def write_model(folder, seed, size_px=32):
-    tiny_bundle(folder / "bundle", seed=seed, image_size_px=size_px)
+def write_model(folder, seed, size_px=32, generation=SHORT):
+    tiny_bundle(folder / "bundle", seed=seed, image_size_px=size_px, generation=generation)
     (folder / "base.json").write_text(json.dumps({"name": "tiny", "description": "tiny: random weights, for tests."}))
     return folder
 
@@ -221,8 +221,7 @@ def test_a_champion_for_other_picture_sizes_is_scored_anew_from_the_originals(sh
     captioner = Captioner(open_bundle(other / "bundle"), threads=1)
     first = originals.pixels([said[0]["image_id"]], captioner.bundle.contract)
     assert first.shape == (1, 3, 48, 48)
-    options = GenerationOptions(max_new_tokens=CONFIG.max_new_tokens)
-    assert captioner.caption_pixels(first, options)[0].text == said[0]["caption"]
+    assert captioner.caption_pixels(first)[0].text == said[0]["caption"]
 
 
 def test_a_picture_without_an_original_is_an_error(shards, tmp_path):
@@ -315,7 +314,7 @@ def test_the_champion_decides_the_version_and_threads_do_not():
     plain = report_recipe(CONFIG, parents, None)
     assert plain.version == report_recipe(CONFIG.model_copy(update={"threads": 4}), parents, None).version
     assert plain.version != report_recipe(CONFIG, parents, ref("finetuned_model", "a")).version
-    assert plain.version != report_recipe(CONFIG.model_copy(update={"num_beams": 3}), parents, None).version
+    assert plain.version != report_recipe(CONFIG.model_copy(update={"max_pictures": 3}), parents, None).version
 
 
 class NotebookTracker(TrackerResource):

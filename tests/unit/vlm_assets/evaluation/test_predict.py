@@ -21,11 +21,10 @@ def test_captions_come_in_the_order_of_the_shards_with_all_columns(tmp_path):
     assert table["brightness"].to_pylist()[3:] == pytest.approx([10 / 255, 250 / 255])
 
 
-def test_the_captioner_sees_uint8_batches_and_the_options(tmp_path):
-    captioner, options = ColourCaptioner(), object()
-    caption_split(captioner, write_split(tmp_path, "test", ROWS), 2, lambda _: None, options=options)
+def test_the_captioner_sees_uint8_batches(tmp_path):
+    captioner = ColourCaptioner()
+    caption_split(captioner, write_split(tmp_path, "test", ROWS), 2, lambda _: None)
     assert captioner.batches == [(2, 3, 32, 32), (2, 3, 32, 32), (1, 3, 32, 32)]
-    assert captioner.options == [options] * 3
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
@@ -71,12 +70,13 @@ def test_pictures_are_picked_by_id(tmp_path):
 def test_the_real_captioner_has_the_interface(tmp_path):
     from tests.tiny import tiny_bundle
     from vlm_serving.bundle import open_bundle
-    from vlm_serving.captioner import Captioner, GenerationOptions
+    from vlm_serving.captioner import Captioner
+    from vlm_serving.generation import GenerationOptions
 
-    captioner = Captioner(open_bundle(tiny_bundle(tmp_path / "bundle")), device="cpu", threads=1)
+    bundle = tiny_bundle(tmp_path / "bundle", generation=GenerationOptions(max_new_tokens=5, num_beams=2))
+    captioner = Captioner(open_bundle(bundle), device="cpu", threads=1)
     files = write_split(tmp_path, "test", ROWS)
-    options = GenerationOptions(max_new_tokens=5, num_beams=2)
-    table = caption_split(captioner, files, 4, lambda _: None, options=options)
+    table = caption_split(captioner, files, 4, lambda _: None)
     assert table.num_rows == len(ROWS)
     assert all(0 <= value <= 1 for value in table["confidence"].to_pylist())
-    assert all(1 <= value <= 6 for value in table["token_count"].to_pylist())
+    assert all(1 <= value <= 5 for value in table["token_count"].to_pylist())

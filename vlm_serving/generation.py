@@ -1,0 +1,38 @@
+"""How captions are generated when a request says nothing. Kept with the model: what is measured is what is served."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from vlm_serving.errors import BundleError
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How captions are generated. One beam is greedy decoding."""
+
+    max_new_tokens: int = 30
+    num_beams: int = 1
+
+    def __str__(self) -> str:
+        """As logs and reports say it."""
+        decoding = "greedy" if self.num_beams == 1 else f"{self.num_beams} beams"
+        return f"{decoding}, at most {self.max_new_tokens} tokens"
+
+    def to_json(self) -> dict[str, int]:
+        """A plain dictionary; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "GenerationOptions":
+        """Read what `to_json` wrote; what is missing has the default. BundleError for an option unknown here."""
+        unknown = sorted(set(value) - {field.name for field in fields(cls)})
+        if unknown:
+            raise BundleError(
+                f"The bundle sets {', '.join(unknown)} for generation, which this version does not know: captions "
+                "would not be those that were measured. Serve it with the version that wrote it, or a later one."
+            )
+        return cls(**value)
+
+
+DEFAULT_OPTIONS = GenerationOptions()
