@@ -15,6 +15,7 @@ import dagster as dg
 from vlm_assets.contracts import ArtifactRef
 from vlm_assets.dead_runs import end_dead_runs
 from vlm_assets.errors import ConfigError, StoreError
+from vlm_assets.run_config import check_run_config
 from vlm_assets.store import Backend, Store
 from vlm_assets.training.tracking import TrackedRun, register_version, tracked_run
 from vlm_assets.training.wandb_tracking import WandbRun, wandb_run
@@ -48,7 +49,11 @@ class StoreResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
     root: str = ""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Before the run's first step claims its place in a pool: give back the places of runs that were killed."""
+        """Before the run's first step: refuse settings that are wrong, and give back the places of runs that were
+        killed, in whose pools this one would wait.
+        """
+        if context.run is not None:
+            check_run_config(context.run.run_config)
         if context.instance is not None:
             end_dead_runs(context.instance)
 

@@ -37,7 +37,9 @@ def main() -> None:
     tests = sorted(shards.glob("test-*.parquet"))
     start = open_bundle(base / "bundle")
     config = FinetuneConfig(**recipe(store, "finetuned_model"))
-    settings = replace(config.settings(), steps=options.steps or config.steps)
+    settings = config.settings()
+    if options.steps:
+        settings = replace(settings, steps=options.steps, epochs=0.0)
     with tempfile.TemporaryDirectory() as folder:
         scratch = from_nothing(store, start, shards, settings, Path(folder))
         stored = open_bundle(tuned / "bundle")

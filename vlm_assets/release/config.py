@@ -10,3 +10,17 @@ class ReleaseConfig(dg.Config):
     force_reason: str = Field(
         default="", description="Promote against the verdict, for this reason; it goes into the ledger. Empty: never."
     )
+
+
+class PromoteConfig(dg.Config):
+    """Which candidate, and why."""
+
+    version: str = Field(description="Version of a bundle, or of a finetuned_model.")
+    reason: str = Field(description="Why it is released against the gate, or without it; goes into the ledger.")
+
+
+class RollbackConfig(dg.Config):
+    """Which earlier champion, and why."""
+
+    version: str = Field(default="", description="Version of an earlier champion; empty: the one before the current.")
+    reason: str = Field(description="What is wrong with the current champion; goes into the ledger.")

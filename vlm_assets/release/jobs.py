@@ -3,9 +3,9 @@
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from vlm_assets.errors import DeployError
+from vlm_assets.release.config import PromoteConfig, RollbackConfig
 from vlm_assets.release.deploy import ServeResource
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.release.promotion import force_promotion, roll_back
@@ -13,20 +13,6 @@ from vlm_assets.release.show import ledger_table
 from vlm_assets.resources import StoreResource, TrackerResource, write_ref
 
 RELEASED = dg.AssetKey("released_model")
-
-
-class PromoteConfig(dg.Config):
-    """Which candidate, and why."""
-
-    version: str = Field(description="Version of a bundle, or of a finetuned_model.")
-    reason: str = Field(description="Why it is released against the gate, or without it; goes into the ledger.")
-
-
-class RollbackConfig(dg.Config):
-    """Which earlier champion, and why."""
-
-    version: str = Field(default="", description="Version of an earlier champion; empty: the one before the current.")
-    reason: str = Field(description="What is wrong with the current champion; goes into the ledger.")
 
 
 @dg.op

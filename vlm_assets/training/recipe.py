@@ -1,4 +1,4 @@
-"""Settings of a training, free of torch and of Dagster, and the ones that the embedded default uses."""
+"""Settings of a training, free of torch and of Dagster."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class TrainSettings:
     prompt: str = ""  # precedes every caption and is masked in the loss
     frozen_vision_layers: int = 0  # from the picture up; -1 is all
     lora_rank: int = 0  # 0: all weights are trained
-    lora_alpha: int = 16
+    lora_alpha: float = 16.0
     lora_dropout: float = 0.0
     gradient_checkpointing: bool = False
     group_by_length: bool = False
@@ -42,6 +42,3 @@ class TrainSettings:
         if self.steps:
             return self.steps
         return max(1, math.ceil(self.epochs * pairs / (self.batch_size * self.accumulation_steps * workers)))
-
-
-PRETRAINING = TrainSettings(steps=1200)

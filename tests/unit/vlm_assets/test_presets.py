@@ -9,6 +9,8 @@ import pytest
 from vlm_assets.definitions import defs
 from vlm_assets.errors import ConfigError
 from vlm_assets.presets import PRESETS, preset_config, preset_path, read_preset
+from vlm_assets.run_config import check_run_config, config_of
+from vlm_assets.training.config import BaseModelConfig, FinetuneConfig, HubModel
 
 
 def test_an_unknown_preset_names_the_near_and_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +45,16 @@ def test_every_preset_is_valid_run_config_for_the_whole_chain(path: Path, monkey
     for name in re.findall(r"{ env: (\w+) }", path.read_text()):
         monkeypatch.setenv(name, "/anywhere")
     assert dg.validate_run_config(defs.resolve_job_def("captioner"), read_preset(path))
+    check_run_config(read_preset(path))
+
+
+def test_blip_base_fine_tunes_as_the_original_did() -> None:
+    config = FinetuneConfig(**(config_of(dg.AssetKey("finetuned_model"), read_preset(preset_path("blip-base"))) or {}))
+    settings = config.settings()
+    assert (settings.learning_rate, settings.batch_size, settings.accumulation_steps) == (1e-5, 16, 1)
+    assert (settings.steps, settings.precision, settings.label_smoothing) == (0, "fp16", 0.1)
+    assert 5 <= settings.epochs <= 10
+    assert (config.prompt, config.num_beams) == ("a picture of", 3)
+    base = BaseModelConfig(**(config_of(dg.AssetKey("base_model"), read_preset(preset_path("blip-base"))) or {})).start
+    assert isinstance(base, HubModel)
+    assert (base.repo, len(base.revision)) == ("Salesforce/blip-image-captioning-base", 40)
