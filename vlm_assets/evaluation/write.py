@@ -29,6 +29,7 @@ from vlm_assets.evaluation.systems import (
     golden_facts,
     nearest_pictures,
 )
+from vlm_assets.training.licences import credit
 
 if TYPE_CHECKING:
     from vlm_assets.evaluation.config import EvalConfig
@@ -77,12 +78,11 @@ def write_evaluation(
 
 
 def facts(shards: Path, models: Models) -> dict[str, Any]:
-    """The note at the head of the report and the attribution at its foot."""
+    """The note at the head of the report and the attributions at its foot."""
     summary: dict[str, Any] = json.loads((shards / "summary.json").read_text())
-    attribution: Mapping[str, str] = summary.get("attribution", {})
-    text = attribution.get("text", "")
-    values = {key: attribution.get(key, "") for key in ("title", "text", "licence", "url")}
-    credit = " · ".join(value for key, value in values.items() if value and (key == "text" or value not in text))
+    base: dict[str, Any] = json.loads((models.base / "base.json").read_text())
+    sources = {"Pictures": summary.get("attribution", {}), "Base model": base.get("attribution", {})}
+    credits = [f"{what}: {said}" for what, source in sources.items() if (said := credit(source))]
     about = base_facts(models.base)["description"]
     limits = "The numbers hold for pictures like those of this data set and say nothing about others."
-    return {"note": f"Base model: {about} {limits}", "attribution": [f"Pictures: {credit}"] if credit else []}
+    return {"note": f"Base model: {about} {limits}", "attribution": credits}

@@ -102,6 +102,7 @@ def _candidate_metadata(path: Path, bundle: dict[str, Any]) -> dict[str, Any]:
         "parameters": summary["parameters"],
         "steps": summary["steps"],
         "pairs": summary["pairs"],
+        "truncated_captions": summary["truncated_captions"],
         "train_loss": summary["train_loss"][-1][1] if summary["train_loss"] else None,
         "val_loss": summary["val_loss"][-1][1] if summary["val_loss"] else None,
         "val_cider": dict(summary["val_cider"]).get(summary["kept_step"]),

@@ -1,16 +1,17 @@
-"""Where a model starts: a small BLIP pretrained here, a pinned revision from the hub, or a local directory."""
+"""Where a model starts: a small BLIP pretrained here, or one that is pretrained already (pretrained.py)."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 from vlm_assets.data.sources.openmoji import ATTRIBUTION, OpenMojiSource
-from vlm_assets.errors import ConfigError
+from vlm_assets.data.tables import write_json
+from vlm_assets.training.card import base_card
 from vlm_assets.training.config import BlipMini, HubModel, LocalModel
+from vlm_assets.training.pretrained import model_directory, write_pretrained
+from vlm_serving.preprocessing import PreprocessingContract
 from vlm_serving.resizing import default_resizer
 
 Log = Callable[[str], object]
@@ -29,7 +30,9 @@ def write_base(
     """Write `bundle/`, `base.json` and, for blip-mini, the general pictures it knows (`general/`) into `out`."""
     if isinstance(start, BlipMini):
         return write_mini(out, start, lineage, scratch, log, metric)
-    return write_pretrained(out, start, lineage, log)
+    summary = write_pretrained(out, start, lineage, log)
+    write_json(out / SUMMARY, summary)
+    return summary
 
 
 def base_inputs(start: BlipMini | HubModel | LocalModel) -> dict[str, str]:
@@ -46,7 +49,7 @@ def _content(start: BlipMini | HubModel | LocalModel) -> dict[str, str]:
     if isinstance(start, LocalModel):
         from vlm_serving.bundle import sha256_of
 
-        path = _model_directory(start)
+        path = model_directory(start)
         files = (file for file in sorted(path.iterdir()) if file.suffix in (".json", ".safetensors", ".bin", ".txt"))
         return {file.name: sha256_of(file) for file in files}
     return {}
@@ -63,7 +66,6 @@ def write_mini(
     from vlm_assets.training.tokenizer import emoji_names, train_wordpiece
     from vlm_assets.training.trainer import train
     from vlm_serving.model import build_mini
-    from vlm_serving.preprocessing import PreprocessingContract
 
     raw, splits, untrained = (_fresh(scratch / name) for name in ("raw", "splits", "untrained"))
     captions = import_general(raw, splits, log)
@@ -85,11 +87,18 @@ def write_mini(
         f"{len(examples):,} picture-caption pairs of OpenMoji people outside their roles, {result.steps:,} steps. "
         "This is icon art."
     )
-    summary = {"name": "blip-mini", "description": description, "parameters": model.num_parameters(), **asdict(result)}
-    card = _card(summary, f"{ATTRIBUTION.text} {ATTRIBUTION.url}", lineage)
+    summary = {
+        "name": "blip-mini",
+        "description": description,
+        "parameters": model.num_parameters(),
+        "attribution": asdict(ATTRIBUTION),
+        **asdict(result),
+    }
+    card = base_card(summary, contract, lineage)
     golden = [data for _, data in raw_pictures(raw, split_ids(held_out, 2))]
     write_bundle(out / "bundle", Parts(model, tokenizer, contract, golden, [], card, lineage))
-    return _write_summary(out, summary)
+    write_json(out / SUMMARY, summary)
+    return summary
 
 
 def _fresh(path: Path) -> Path:
@@ -97,85 +106,3 @@ def _fresh(path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     return path
-
-
-def write_pretrained(out: Path, start: HubModel | LocalModel, lineage: Mapping[str, Any], log: Log) -> dict[str, Any]:
-    """Take a pretrained BLIP as it is. Pickled weights are read by torch's restricted loader, kept as safetensors."""
-    from transformers import AutoTokenizer
-
-    from vlm_assets.training.bundling import Parts, golden_patterns, write_bundle
-    from vlm_serving.preprocessing import PreprocessingContract
-
-    name, place, options = _place(start)
-    log(f"loading {name}")
-    model = _load(place, options, name)
-    tokenizer: Any = AutoTokenizer.from_pretrained(place, **options)
-    text: Any = model.config.text_config
-    if start.max_caption_tokens > text.max_position_embeddings:
-        raise ConfigError(
-            f"base_model: max_caption_tokens is {start.max_caption_tokens}, but {name} has places for "
-            f"{text.max_position_embeddings} tokens. Set it to {text.max_position_embeddings} or less."
-        )
-    contract = PreprocessingContract(
-        image_size_px=int(model.config.vision_config.image_size),
-        bos_token_id=int(text.bos_token_id),
-        eos_token_id=int(text.sep_token_id),
-        pad_token_id=int(text.pad_token_id),
-        max_caption_tokens=start.max_caption_tokens,
-        resizer=default_resizer(),
-    )
-    description = f"{name}, {model.num_parameters() / 1e6:.0f} M parameters."
-    summary = {"name": name, "description": description, "parameters": model.num_parameters()}
-    card = _card(summary, "See the card of the pretrained model.", lineage)
-    write_bundle(out / "bundle", Parts(model, tokenizer, contract, golden_patterns(), [], card, lineage))
-    return _write_summary(out, summary)
-
-
-def _place(start: HubModel | LocalModel) -> tuple[str, str, dict[str, Any]]:
-    if isinstance(start, HubModel):
-        return f"{start.repo}@{start.revision[:12]}", start.repo, {"revision": start.revision}
-    path = _model_directory(start)
-    return path.name, str(path), {}
-
-
-def _model_directory(start: LocalModel) -> Path:
-    path = Path(start.path).expanduser()
-    if not (path / "config.json").is_file():
-        raise ConfigError(
-            f"base_model: there is no config.json in {path}. Give a directory written by save_pretrained."
-        )
-    return path
-
-
-def _load(place: str, options: Mapping[str, Any], name: str) -> Any:
-    import torch
-    from transformers import BlipForConditionalGeneration
-
-    from vlm_serving.model import use_fused_attention
-
-    try:
-        model = BlipForConditionalGeneration.from_pretrained(place, dtype=torch.float32, weights_only=True, **options)
-    except (OSError, UnpicklingError) as error:
-        raise ConfigError(
-            f"base_model: {name} cannot be loaded: {str(error).splitlines()[0]} Check the name and the network, "
-            "or use a local copy (start: {directory: {path: …}}), or the embedded blip_mini."
-        ) from error
-    return use_fused_attention(model)
-
-
-def _card(summary: Mapping[str, Any], attribution: str, lineage: Mapping[str, Any]) -> str:
-    from vlm_assets.training.card import model_card, versions_shown
-
-    facts = {"parameters": f"{summary['parameters']:,}", **versions_shown(lineage)}
-    return model_card(
-        title=f"Base model: {summary['name']}",
-        summary=summary["description"],
-        facts=facts,
-        attribution=attribution,
-        limits="A starting point for fine-tuning, not a captioner for any niche.",
-    )
-
-
-def _write_summary(out: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-    (out / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
-    return dict(summary)

@@ -15,6 +15,7 @@ from vlm_serving.captioner import Captioner, write_golden
 from vlm_serving.generation import DEFAULT_OPTIONS, GenerationOptions
 from vlm_serving.picture_stats import picture_statistics
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
+from vlm_serving.resizing import RESAMPLERS
 
 UNSEALED = "unsealed"
 
@@ -44,7 +45,7 @@ def write_bundle(path: Path, parts: Parts) -> Bundle:
     write_golden(captioner, parts.golden, path)
     if parts.reference:
         _write_reference(captioner, parts.reference, path / REFERENCE)
-    (path / CARD).write_text(parts.card)
+    (path / CARD).write_text(parts.card, encoding="utf-8")
     return seal_bundle(path, parts.lineage)
 
 
@@ -57,7 +58,12 @@ def write_model(
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     size = {"height": contract.image_size_px, "width": contract.image_size_px}
-    processor = BlipImageProcessorPil(size=size, image_mean=list(contract.mean), image_std=list(contract.std))
+    processor = BlipImageProcessorPil(
+        size=size,
+        image_mean=list(contract.mean),
+        image_std=list(contract.std),
+        resample=RESAMPLERS[contract.resample],
+    )
     processor.save_pretrained(path)
     contract = replace(contract, tokenizer_sha256=sha256_of(path / "tokenizer.json"))
     write_contract(path, contract)

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlm_assets.errors import TrainingError
+from vlm_assets.training.candidate_card import candidate_card
+from vlm_assets.training.card import Asked
 from vlm_assets.training.config import FinetuneConfig
 from vlm_assets.training.pictures import raw_pictures, split_ids
 
@@ -50,13 +51,13 @@ def fit(
     from transformers import AutoTokenizer
 
     from vlm_assets.training.batches import mix, read_examples, with_prompt
+    from vlm_assets.training.preflight import check_training
     from vlm_assets.training.trainer import train
     from vlm_assets.training.validation import CaptionValidator, read_validation
     from vlm_serving.bundle import open_bundle
     from vlm_serving.model import load_model
 
     start, shards = open_bundle(inputs.base / "bundle"), inputs.shards
-    check_contract(start.contract.to_json(), json.loads((shards / "contract.json").read_text()))
     niche = read_examples(sorted(shards.glob("train-*.parquet")))
     replay = read_examples(sorted((inputs.base / "general").glob("train-*.parquet")))
     validation = read_examples(sorted(shards.glob("val-*.parquet")))
@@ -66,6 +67,8 @@ def fit(
     as_served = replace(start, prompt=config.prompt, generation=config.generation())
     room: int = start.contract.max_caption_tokens + len(prompt_ids)
     examples = with_prompt(mix(niche, replay, config.replay_share) if niche else [], prompt_ids, room)
+    found = contract_faults(start.contract.to_json(), json.loads((shards / "contract.json").read_text()))
+    check_training(model, examples, config.settings(), len(prompt_ids), found)
     pictures_to_judge = read_validation(sorted(shards.glob("val-*.parquet")), config.validation_pictures)
     judge = CaptionValidator(as_served, pictures_to_judge) if pictures_to_judge else None
     result = train(
@@ -73,7 +76,12 @@ def fit(
         metric, validator=judge, prompt_tokens=len(prompt_ids), callbacks=callbacks,
     )  # fmt: skip
     scores = judge.estimates(model) if judge and len(pictures_to_judge) > 1 else {}
-    counts = {"pairs": len(niche), "replay_pairs": len(replay), "parameters": model.num_parameters()}
+    counts = {
+        "pairs": len(niche),
+        "replay_pairs": len(replay),
+        "parameters": model.num_parameters(),
+        "truncated_captions": json.loads((shards / "summary.json").read_text())["tokens"]["truncated_captions"],
+    }
     return model, {**asdict(result), **counts, "validation": scores}
 
 
@@ -90,11 +98,12 @@ def seal_candidate(
     val_ids = split_ids(sorted(inputs.shards.glob("val-*.parquet")), REFERENCE_PICTURES)
     ids = val_ids or split_ids(sorted(inputs.shards.glob("train-*.parquet")), config.golden_pictures)
     pictures = raw_pictures(inputs.raw, ids)
-    card = _card(inputs.raw, inputs.base, summary, lineage)
+    asked = Asked(start.contract, config.prompt, config.generation())
+    card = candidate_card(inputs.raw, inputs.base, summary, lineage, asked)
     golden = [data for _, data in pictures[: config.golden_pictures]]
     tokenizer: Any = AutoTokenizer.from_pretrained(start.path)
     parts = Parts(
-        model, tokenizer, start.contract, golden, pictures, card, lineage, config.prompt, config.generation()
+        model, tokenizer, start.contract, golden, pictures, card, lineage, asked.prompt, asked.generation
     )  # fmt: skip
     bundle = write_bundle(out / "bundle", parts)
     summary["bundle_version"] = bundle.version
@@ -103,15 +112,16 @@ def seal_candidate(
     return summary
 
 
-def check_contract(model: Mapping[str, Any], shards: Mapping[str, Any]) -> None:
+def contract_faults(model: Mapping[str, Any], shards: Mapping[str, Any]) -> list[str]:
     """The shards must hold what this base model reads; names every setting that differs."""
     if model["sha256"] == shards.get("sha256"):
-        return
-    differing = [f"{key}: {shards.get(key)!r} in the shards, {value!r} in the base" for key, value in model.items()
+        return []
+    base: dict[str, Any] = json.loads(json.dumps(model))  # tuples as lists, like those of the shards
+    differing = [f"{key}: {shards.get(key)!r} in the shards, {value!r} in the base" for key, value in base.items()
                  if key != "sha256" and shards.get(key) != value]  # fmt: skip
-    raise TrainingError(
+    return [
         f"The shards were made for another base model ({'; '.join(differing)}). Materialize tokenized_shards again."
-    )
+    ]
 
 
 def plot_curves(summary: Mapping[str, Any], path: Path) -> None:
@@ -140,31 +150,3 @@ def plot_curves(summary: Mapping[str, Any], path: Path) -> None:
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
-
-
-def _card(raw: Path, base: Path, summary: Mapping[str, Any], lineage: Mapping[str, Any]) -> str:
-    from vlm_assets.training.card import model_card, versions_shown
-
-    source = json.loads((raw / "summary.json").read_text())
-    start = json.loads((base / "base.json").read_text())
-    attribution = source.get("attribution", {})
-    facts = {
-        "starts from": start["name"],
-        "fine-tuned on": f"{summary['pairs']:,} picture-caption pairs, {summary['steps']:,} steps",
-        "parameters": f"{summary['parameters']:,}",
-        **{f"validation {name}": _estimate(found) for name, found in summary["validation"].items()},
-        **versions_shown(lineage),
-    }
-    return model_card(
-        title="Captioner",
-        summary=f"BLIP fine-tuned for one niche. {start['description']}",
-        facts=facts,
-        attribution=" ".join(attribution.get(key, "") for key in ("text", "licence", "url")).strip(),
-        limits="Made for pictures like those it was trained on; see the evaluation report for scores with intervals, "
-        "for slices, and for what it has never seen.",
-    )
-
-
-def _estimate(found: Mapping[str, float]) -> str:
-    """ "7.91 (7.20 to 8.55), n = 45": the interval is of 95 %, over pictures."""
-    return f"{found['value']:.3g} ({found['low']:.3g} to {found['high']:.3g}), n = {found['n']}"

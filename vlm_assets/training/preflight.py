@@ -12,10 +12,17 @@ from vlm_assets.training.recipe import TrainSettings
 
 
 def check_training(
-    model: BlipForConditionalGeneration, examples: Sequence[Example], settings: TrainSettings, prompt_tokens: int
+    model: BlipForConditionalGeneration,
+    examples: Sequence[Example],
+    settings: TrainSettings,
+    prompt_tokens: int,
+    found: Sequence[str] = (),
 ) -> None:
-    """Raise TrainingError with every fault of data, model and settings that can be known before the first step."""
-    faults = [*_data_faults(model, examples, prompt_tokens), *_setting_faults(model, settings)]
+    """Raise TrainingError with every fault of data, model and settings that can be known before the first step.
+
+    `found`: faults that were seen before.
+    """
+    faults = [*found, *_data_faults(model, examples, prompt_tokens), *_setting_faults(model, settings)]
     if len(faults) == 1:
         raise TrainingError(faults[0])
     if faults:

@@ -12,8 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.tiny import picture_bytes, tiny_bundle
-from vlm_assets.data.tables import PICTURES, RAW_ROWS, SHARD, PackWriter, write_json, write_rows
+from tests.unit.vlm_assets.training.inputs import tiny_inputs
 from vlm_assets.errors import TrainingError
 from vlm_assets.training.config import FinetuneConfig
 from vlm_assets.training.finetune import Inputs, fit
@@ -22,7 +21,6 @@ from vlm_assets.training.trainer import COMPLETE
 from vlm_serving.bundle import open_bundle
 from vlm_serving.captioner import Captioner
 
-WORDS = ["a red square", "a blue circle", "a green dress", "a woman scientist", "a dress", "a circle", "sleeves"]
 SETTINGS: dict[str, Any] = {
     "steps": 40, "learning_rate": 2e-3, "precision": "fp32", "threads": 1, "attention": "fused",
     "checkpoint_every_steps": 10, "golden_pictures": 1, "label_smoothing": 0.0,
@@ -31,31 +29,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    """A tiny base bundle, and shards of 24 training and 8 validation pictures for it."""
-    root = tmp_path_factory.mktemp("inputs")
-    base, shards, raw = (root / name for name in ("base", "shards", "raw"))
-    for folder in (shards, raw):
-        folder.mkdir()
-    captioner = Captioner(open_bundle(tiny_bundle(base / "bundle")))
-    write_json(base / "base.json", {"name": "tiny", "description": "tiny."})
-    contract = captioner.bundle.contract
-    write_json(shards / "contract.json", contract.to_json())
-    write_json(raw / "summary.json", {"attribution": {}})
-    rows: list[dict[str, Any]] = []
-    with PackWriter(raw, "pictures", PICTURES) as pictures:
-        for split, numbers in (("train", range(24)), ("val", range(24, 32))):
-            with PackWriter(shards, split, SHARD) as writer:
-                for number in numbers:
-                    text, name = WORDS[number % 7], f"{number:016x}"
-                    ids = captioner.tokenizer.encode(text, add_special_tokens=False)
-                    image = {"bytes": picture_bytes(number, (32, 32)), "path": f"{number}.png"}
-                    ids = [contract.bos_token_id, *ids, contract.eos_token_id]
-                    row = {"image_id": name, "image": image, "captions": [text], "input_ids": [ids], "slots": "[]"}
-                    writer.add({**row})
-                    pictures.add({"sha256": name * 4, "image": image})
-                    rows.append({"image_id": name, "sha256": name * 4, "captions": [text]})
-    write_rows(raw / "rows.parquet", RAW_ROWS, rows)
-    return Inputs(base, shards, raw)
+    return tiny_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def materialize(
