@@ -5,7 +5,7 @@ Settings of a deployment come from the environment (`VLM_*`, or a library's own 
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from vlm_assets.contracts import ArtifactRef
 from vlm_assets.dead_runs import end_dead_runs
 from vlm_assets.errors import ConfigError, StoreError
 from vlm_assets.run_config import check_run_config
-from vlm_assets.store import Backend, Store
-from vlm_assets.training.tracking import TrackedRun, register_version, tracked_run
+from vlm_assets.store import Backend, Built, Store
+from vlm_assets.training.model_registry import find_registered, register_bundle
+from vlm_assets.training.tracking import TrackedRun, tracked_run
 from vlm_assets.training.wandb_tracking import WandbRun, wandb_run
 
 OPTIONAL = "optional"  # an input's metadata: its asset can do without a materialized parent
@@ -89,10 +90,16 @@ class TrackerResource(dg.ConfigurableResource):  # pyright: ignore[reportMissing
         with tracked_run(context, self.address(), self.experiment, stage) as run:
             yield run
 
-    def register(self, ref: ArtifactRef, bundle: Path, seal: Mapping[str, Any]) -> str:
-        """The registry version that stands for this bundle, created once; returns its number."""
-        lineage = seal["lineage"]
-        return register_version(self.address(), ref, bundle, seal["version"], lineage.get("mlflow_run"))
+    def register(self, context: dg.AssetExecutionContext, built: Built, bundle_version: str) -> str:
+        """The registry version that stands for the artifact's bundle, created once; returns its number.
+
+        The MLflow run of this Dagster run keeps the bundle, be there W&B or not; it ends FAILED if it cannot.
+        """
+        found = find_registered(self.address(), built.ref.version) if built.reused else None
+        if found is not None:
+            return found.number
+        with tracked_run(context, self.address(), self.experiment, built.ref.name) as run:
+            return register_bundle(run, built.ref, built.path / "bundle", bundle_version)
 
 
 class RefIOManager(dg.ConfigurableIOManager):

@@ -12,6 +12,7 @@ import pytest
 
 from vlm_assets.release.ledger import Ledger
 from vlm_assets.store import Store
+from vlm_serving.bundle import open_bundle
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -83,13 +84,14 @@ def test_the_lineage_of_the_served_bundle_leads_back_to_the_pictures(home: Path)
     assert seal["lineage"]["raw_dataset"] in versions(home)["raw_dataset"]
 
 
-def test_mlflow_holds_the_run_the_curves_and_the_champion(home: Path) -> None:
+def test_mlflow_holds_the_run_the_curves_and_the_champion(home: Path, tmp_path: Path) -> None:
     import mlflow
 
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
     client = mlflow.MlflowClient()
     version = client.get_model_version_by_alias("captioner", "champion")
-    assert Path(version.source, "model.safetensors").is_file()
+    kept = mlflow.artifacts.download_artifacts("models:/captioner@champion", dst_path=str(tmp_path))
+    assert open_bundle(kept).version == version.tags["bundle_version"]
     run_of_model = client.get_run(str(version.run_id))
     assert run_of_model.info.status == "FINISHED"
     assert client.get_metric_history(str(version.run_id), "finetune/val_loss")

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from vlm_assets.dead_runs import end_dead_runs
+from vlm_assets.resources import TrackerResource
 
 pytestmark = pytest.mark.integration
 
@@ -60,3 +61,52 @@ def test_a_killed_run_is_ended_and_a_living_one_is_left_alone(instance: dg.Dagst
     assert claimed(instance) == 0
     assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.CANCELED
     assert end_dead_runs(instance) == []
+
+
+TRACKED_RUN = textwrap.dedent("""
+    import sys, time, dagster as dg
+    from vlm_assets.resources import TrackerResource
+
+    @dg.asset
+    def slow(context: dg.AssetExecutionContext, tracker: TrackerResource):
+        with tracker.run(context, "training"):
+            print("running", flush=True)
+            time.sleep(120)
+
+    defs = dg.Definitions(
+        assets=[slow], jobs=[dg.define_asset_job("j", "*")], resources={"tracker": TrackerResource(uri=sys.argv[1])}
+    )
+    with dg.DagsterInstance.get() as instance:
+        defs.resolve_job_def("j").execute_in_process(instance=instance)
+""")
+
+
+def test_the_mlflow_run_of_a_killed_run_is_ended_and_that_of_a_living_one_is_left_alone(
+    instance: dg.DagsterInstance, tmp_path: Path
+):
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", TRACKED_RUN, uri],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"running\n"
+
+    @dg.asset
+    def quick(context: dg.AssetExecutionContext, tracker: TrackerResource) -> None:
+        with tracker.run(context, "training"):
+            pass
+
+    def statuses() -> list[str]:
+        """Of all MLflow runs, after another one has begun and ended."""
+        assert dg.materialize([quick], instance=instance, resources={"tracker": TrackerResource(uri=uri)}).success
+        return sorted(run.info.status for run in mlflow.MlflowClient(uri).search_runs(["1"]))
+
+    assert statuses() == ["FINISHED", "RUNNING"]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert len(end_dead_runs(instance)) == 1
+    assert statuses() == ["FINISHED", "FINISHED", "KILLED"]

@@ -39,11 +39,7 @@ def dagster(environment: Mapping[str, str], home: Path, port: int) -> Service:
 
 
 def mlflow(environment: Mapping[str, str], home: Path, port: int) -> Service:
-    """MLflow's pages over the database that runs write to themselves.
-
-    Runs do not go through this server: it refuses registry versions whose files lie outside of its own artifact folder,
-    and ours lie in the store.
-    """
+    """MLflow's pages over the database that runs write to themselves."""
     command = [
         *_module("mlflow"),
         *("server", "--host", HOST, "--port", str(port), "--workers", "1"),

@@ -16,7 +16,7 @@ from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.release.promotion import ROLLBACK, headline_scores
 from vlm_assets.release.show import ledger_table
 from vlm_assets.resources import StoreResource, TrackerResource
-from vlm_assets.training.tracking import set_champion_alias
+from vlm_assets.training.model_registry import set_champion_alias
 
 GROUP = "release"
 OWNERS = ["team:vlm"]

@@ -13,7 +13,7 @@ from vlm_assets.contracts import ArtifactRef
 from vlm_assets.errors import ConfigError, GateError
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.store import Store
-from vlm_assets.training.tracking import find_registered, set_champion_alias
+from vlm_assets.training.model_registry import find_registered, set_champion_alias
 
 MODEL = "finetuned_model"
 PROMOTE, ROLLBACK = "promote", "rollback"

@@ -78,7 +78,7 @@ def finetuned_model(
 
     built = opened.build(recipe, write)
     bundle: dict[str, Any] = json.loads((built.path / "bundle" / "bundle.json").read_text())
-    version = tracker.register(built.ref, built.path / "bundle", bundle)
+    version = tracker.register(context, built, bundle["version"])
     return dg.MaterializeResult(
         value=built.ref,
         data_version=dg.DataVersion(built.ref.version),

@@ -13,12 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from vlm_assets.contracts import ArtifactRef
 from vlm_assets.errors import TrackingError
-
-MODEL_NAME = "captioner"
-VERSION_TAG = "artifact_version"
-CHAMPION_ALIAS = "champion"
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,11 @@ class TrackedRun:
     def log_artifact(self, path: Path) -> None:
         """Keep a file with the run."""
         self.mlflow.log_artifact(str(path))
+
+    def log_directory(self, path: Path) -> str:
+        """Keep a directory with the run, under its own name; returns where it is now, as the registry takes it."""
+        self.mlflow.log_artifacts(str(path), path.name)
+        return str(self.mlflow.get_artifact_uri(path.name))
 
 
 @contextmanager
@@ -90,6 +90,7 @@ def _open(context: dg.AssetExecutionContext, uri: str, experiment: str) -> Any:
     facts = SimpleNamespace(log=context.log, dagster_run=context.run, run_id=context.run_id, resource_config=settings)
     try:
         prepare_experiment(uri, experiment)
+        end_orphans(context.instance, experiment)
         return MlFlow(facts)
     except (MlflowException, OSError) as error:
         raise TrackingError(
@@ -110,50 +111,18 @@ def prepare_experiment(uri: str, experiment: str) -> None:
             mlflow.create_experiment(experiment, artifact_location=(folder / "mlartifacts").as_uri())
 
 
-def register_version(uri: str, ref: ArtifactRef, bundle: Path, bundle_version: str, run_id: str | None) -> str:
-    """Find or create the registry version that points at the bundle in the store; returns its number."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
+def end_orphans(instance: dg.DagsterInstance, experiment: str) -> None:
+    """End the runs that MLflow believes to go on though their Dagster run is over: the process was killed.
 
-    mlflow.set_tracking_uri(uri)
+    Runs of Dagster instances that this one does not know are left alone. The tracking URI is set already.
+    """
+    import mlflow
+
     client = mlflow.MlflowClient()
-    try:
-        client.create_registered_model(MODEL_NAME)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    for version in client.search_model_versions(f"name='{MODEL_NAME}'"):
-        if version.tags.get(VERSION_TAG) == ref.version:
-            return str(version.version)
-    tags = {VERSION_TAG: ref.version, "bundle_version": bundle_version}
-    return str(client.create_model_version(MODEL_NAME, source=str(bundle), run_id=run_id, tags=tags).version)
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A version in MLflow's registry and the artifact that it stands for."""
-
-    number: str
-    artifact_version: str
-
-
-def find_registered(uri: str, version: str) -> Registered | None:
-    """The registry version of the artifact, or of the bundle, that has this version."""
-    import mlflow
-
-    mlflow.set_tracking_uri(uri)
-    for found in mlflow.MlflowClient().search_model_versions(f"name='{MODEL_NAME}'"):
-        if version in (found.tags.get(VERSION_TAG), found.tags.get("bundle_version")):
-            return Registered(str(found.version), found.tags[VERSION_TAG])
-    return None
-
-
-def set_champion_alias(uri: str, artifact_version: str) -> str:
-    """Point the registry's `champion` at the version made from this artifact; returns its number."""
-    import mlflow
-
-    found = find_registered(uri, artifact_version)
-    if found is None:
-        raise TrackingError(f"MLflow at {uri} has no version of {MODEL_NAME!r} for artifact {artifact_version}.")
-    mlflow.MlflowClient().set_registered_model_alias(MODEL_NAME, CHAMPION_ALIAS, found.number)
-    return found.number
+    known = client.get_experiment_by_name(experiment)
+    running = client.search_runs([known.experiment_id], "attributes.status = 'RUNNING'") if known else []
+    for run in running:
+        owner = instance.get_run_by_id(run.data.tags.get("dagster_run", "none"))
+        if owner is not None and owner.is_finished:
+            status = "FAILED" if owner.status is dg.DagsterRunStatus.FAILURE else "KILLED"
+            client.set_terminated(run.info.run_id, status)

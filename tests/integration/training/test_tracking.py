@@ -7,9 +7,13 @@ from pathlib import Path
 import dagster as dg
 import mlflow
 import pytest
+from transformers import TrainerCallback
 
-from vlm_assets.errors import ConfigError
+from tests.unit.vlm_assets.training.inputs import tiny_inputs
+from vlm_assets.errors import ConfigError, TrainingError
 from vlm_assets.resources import TrackerResource
+from vlm_assets.training.config import FinetuneConfig
+from vlm_assets.training.finetune import fit
 
 
 def materialize(tracker: TrackerResource, fails: bool = False) -> dg.ExecuteInProcessResult:
@@ -43,6 +47,32 @@ def test_a_run_in_mlflow_has_curves_versions_and_an_honest_end(fails: bool, tmp_
     assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "loss")] == [
         (10, 0.1), (20, 0.05),
     ]  # fmt: skip
+
+
+class StopsAt25(TrainerCallback):
+    """What a full disk or a lost GPU does to a training: an error in the middle of it."""
+
+    def on_step_end(self, args, state, control, **_) -> None:
+        if state.global_step == 25:
+            raise TrainingError("the GPU fell off the bus")
+
+
+def test_a_training_that_fails_on_its_way_is_failed_and_keeps_its_curve_until_then(tmp_path: Path) -> None:
+    inputs = tiny_inputs(tmp_path / "inputs")
+    config = FinetuneConfig(steps=40, batch_size=4, precision="fp32", threads=1, attention="fused")
+
+    @dg.asset
+    def model(context: dg.AssetExecutionContext, tracker: TrackerResource) -> None:
+        with tracker.run(context, "finetuned_model") as run:
+            fit(inputs, config, tmp_path / "scratch", context.log.info, run.log_metric, [StopsAt25()])
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with pytest.raises(TrainingError, match="fell off the bus"):
+        dg.materialize([model], resources={"tracker": TrackerResource(uri=uri)})
+    client = mlflow.MlflowClient(uri)
+    (run,) = client.search_runs(["1"])
+    assert run.info.status == "FAILED"
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "train_loss")] == [10, 20]
 
 
 @pytest.mark.parametrize("fails", [False, True])

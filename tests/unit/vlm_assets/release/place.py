@@ -8,7 +8,8 @@ from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.release.ledger import Ledger
 from vlm_assets.release.promotion import force_promotion, roll_back
 from vlm_assets.store import Store
-from vlm_assets.training.tracking import prepare_experiment, register_version
+from vlm_assets.training.model_registry import register_version
+from vlm_assets.training.tracking import prepare_experiment
 
 REASON = "the demo is tomorrow"
 
@@ -27,7 +28,8 @@ class Place:
     def _model(self, seed: int) -> ArtifactRef:
         recipe = Recipe("finetuned_model", "1", {"seed": seed})
         ref = self.store.build(recipe, lambda draft: tiny_bundle(draft.path / "bundle", seed=seed)).ref
-        register_version(self.uri, ref, self.store.directory(ref) / "bundle", self.seal(ref)["version"], None)
+        source = str(self.store.directory(ref) / "bundle")
+        register_version(self.uri, ref, source, self.seal(ref)["version"], "")
         return ref
 
     def seal(self, ref: ArtifactRef) -> dict[str, str]:
