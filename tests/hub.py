@@ -1,4 +1,4 @@
-"""A Hugging Face hub in small: one public data set at one commit, on loopback, over the hub's own HTTP interface.
+"""A Hugging Face hub in small: one public data set or model at one commit, on loopback, over the hub's own HTTP.
 
 Only what the client asks for: the repository's description, its tree, and its files with ranges.
 https://huggingface.co/docs/hub/api
@@ -17,12 +17,12 @@ from tests.http_server import serving
 COMMIT = "5f0d9f0cd7a9b5a3ae0f0b9b0c4b7a3a1f2e3d4c"
 
 
-def run_hub(repo: str, folder: Path) -> AbstractContextManager[str]:
-    """Serve the files of `folder` as the data set `repo`; gives the endpoint."""
-    return serving(_handler(repo, folder))
+def run_hub(repo: str, folder: Path, kind: str = "datasets") -> AbstractContextManager[str]:
+    """Serve the files of `folder` as the repository `repo`, of `kind` datasets or models; gives the endpoint."""
+    return serving(_handler(repo, folder, kind))
 
 
-def _handler(repo: str, folder: Path) -> type[BaseHTTPRequestHandler]:
+def _handler(repo: str, folder: Path, kind: str) -> type[BaseHTTPRequestHandler]:
     files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
 
     class Handler(BaseHTTPRequestHandler):
@@ -40,7 +40,9 @@ def _handler(repo: str, folder: Path) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, body: bytes = b"") -> None:
             path = unquote(urlsplit(self.path).path)
-            api, resolve = f"/api/datasets/{repo}", f"/datasets/{repo}/resolve/"
+            api, resolve = f"/api/{kind}/{repo}", f"/{repo}/resolve/"
+            if kind != "models":
+                resolve = f"/{kind}{resolve}"
             if path.startswith(resolve):
                 revision, _, name = path.removeprefix(resolve).partition("/")
                 return self._file(name) if revision in (COMMIT, "main") and name in files else self._missing("Entry")

@@ -30,6 +30,7 @@ def write_pretrained(out: Path, start: HubModel | LocalModel, lineage: Mapping[s
     model = _load(place, options, name)
     tokenizer: Any = AutoTokenizer.from_pretrained(place, **options)
     text: Any = model.config.text_config
+    _name_start_token(tokenizer, int(text.bos_token_id), int(text.vocab_size), name)
     if start.max_caption_tokens > text.max_position_embeddings:
         raise ConfigError(
             f"base_model: max_caption_tokens is {start.max_caption_tokens}, but {name} has places for "
@@ -55,6 +56,24 @@ def write_pretrained(out: Path, start: HubModel | LocalModel, lineage: Mapping[s
     return summary
 
 
+def _name_start_token(tokenizer: Any, bos_token_id: int, vocab_size: int, name: str) -> None:
+    """Give the token that captions start from a name, and an end to the vocabulary, where the tokenizer lacks them.
+
+    The hub's BLIP comes with BERT's tokenizer as it is, 30,522 pieces, while the model was trained with two more:
+    [DEC], from which it starts, and [ENC] (github.com/salesforce/BLIP, models/blip.py, `init_tokenizer`).
+    """
+    if bos_token_id < len(tokenizer):
+        return
+    if bos_token_id > len(tokenizer):
+        raise ConfigError(
+            f"base_model: {name} starts captions from token {bos_token_id}, its tokenizer ends at {len(tokenizer) - 1}: "
+            "they are not of the same model. Give a directory with the tokenizer that it was trained with."
+        )
+    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    if len(tokenizer) < vocab_size:
+        tokenizer.add_special_tokens({"extra_special_tokens": ["[ENC]"]})
+
+
 def _place(start: HubModel | LocalModel) -> tuple[str, str, dict[str, Any]]:
     if isinstance(start, HubModel):
         return f"{start.repo}@{start.revision[:12]}", start.repo, {"revision": start.revision}
@@ -63,6 +82,7 @@ def _place(start: HubModel | LocalModel) -> tuple[str, str, dict[str, Any]]:
 
 
 def model_directory(start: LocalModel) -> Path:
+    """The directory of a local model; ConfigError if none is there."""
     path = Path(start.path).expanduser()
     if not (path / "config.json").is_file():
         raise ConfigError(
@@ -74,9 +94,11 @@ def model_directory(start: LocalModel) -> Path:
 def _load(place: str, options: Mapping[str, Any], name: str) -> Any:
     import torch
     from transformers import BlipForConditionalGeneration
+    from transformers.utils import logging as transformers_logging
 
     from vlm_serving.model import use_fused_attention
 
+    transformers_logging.disable_progress_bar()
     try:
         model = BlipForConditionalGeneration.from_pretrained(place, dtype=torch.float32, weights_only=True, **options)
     except (OSError, UnpicklingError) as error:
