@@ -9,8 +9,9 @@ from PIL import Image
 from vlm_assets.training.bundling import write_model
 from vlm_assets.training.tokenizer import train_wordpiece
 from vlm_serving.bundle import Bundle, seal_bundle, write_generation
-from vlm_serving.captioner import Captioner, write_golden
+from vlm_serving.captioner import Captioner
 from vlm_serving.generation import DEFAULT_OPTIONS, GenerationOptions
+from vlm_serving.golden import write_golden
 from vlm_serving.model import build_mini
 from vlm_serving.preprocessing import PreprocessingContract
 from vlm_serving.resizing import default_resizer

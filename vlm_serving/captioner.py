@@ -1,11 +1,9 @@
 """Pictures in, captions out: the one piece of code that captions, in evaluation and in serving alike."""
 
-import io
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,8 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration
 from vlm_serving.bundle import GOLDEN, Bundle
 from vlm_serving.errors import BundleError
 from vlm_serving.generation import GenerationOptions
-from vlm_serving.images import decode_picture
 from vlm_serving.model import load_model
-from vlm_serving.preprocessing import model_pixels
+from vlm_serving.preprocessing import decode_for_model, model_pixels
 from vlm_serving.words import Word, caption_words, visible_pieces
 
 SPLIT_WORDS = re.compile(r"(?<=\w) (-) (?=\w)|(?<=\w) (') (?=s\b)")
@@ -151,14 +148,15 @@ class Captioner:
         return len(entries)
 
     def _check_one(self, entry: dict[str, Any]) -> None:
-        picture = decode_picture((self.bundle.path / entry["picture"]).read_bytes())
-        pixels = model_pixels(picture, self.bundle.contract)
+        data = (self.bundle.path / entry["picture"]).read_bytes()
+        pixels = decode_for_model(data, self.bundle.contract).pixels
         recorded = np.asarray(Image.open(self.bundle.path / entry["pixels"])).transpose(2, 0, 1)
         worst = int(np.abs(pixels.astype(np.int16) - recorded.astype(np.int16)).max())
         where = f"Golden picture {entry['picture']} of bundle {self.version}"
         if worst > GOLDEN_MAX_PIXEL_DIFFERENCE:
             raise BundleError(
-                f"{where}: preprocessing differs by {worst} grey levels (limit 1): check Pillow's version."
+                f"{where}: preprocessing differs by {worst} grey levels (limit 1): check Pillow's and the "
+                "resizer's version."
             )
         caption = self.caption_pixels(pixels[None])[0]
         cosine = _cosine(caption.embedding, np.asarray(entry["embedding"], dtype=np.float32))
@@ -172,27 +170,6 @@ class Captioner:
 def tidy(text: str) -> str:
     """A decoded caption as a person would write it: BERT's tokenizer takes "t-shirt" and "man's" apart."""
     return SPLIT_WORDS.sub(lambda match: match[1] or match[2], text.strip())
-
-
-def write_golden(captioner: Captioner, pictures: Sequence[bytes], path: Path) -> None:
-    """Record golden vectors for encoded `pictures` into the bundle directory `path`, before it is sealed."""
-    entries: list[dict[str, Any]] = []
-    (path / "golden").mkdir(exist_ok=True)
-    for number, data in enumerate(pictures):
-        picture = decode_picture(data)
-        pixels = model_pixels(picture, captioner.bundle.contract)
-        caption = captioner.caption_pixels(pixels[None])[0]
-        names = {"picture": f"golden/{number}.png", "pixels": f"golden/{number}-pixels.png"}
-        _save_png(picture, path / names["picture"])
-        _save_png(Image.fromarray(pixels.transpose(1, 2, 0)), path / names["pixels"])
-        entries.append({**names, "caption": caption.text, "embedding": [float(x) for x in caption.embedding]})
-    (path / GOLDEN).write_text(json.dumps(entries) + "\n")
-
-
-def _save_png(picture: Image.Image, path: Path) -> None:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    path.write_bytes(buffer.getvalue())
 
 
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 from transformers import BlipForConditionalGeneration
 
 from vlm_serving.bundle import CARD, REFERENCE, Bundle, seal_bundle, sha256_of, write_contract, write_generation
-from vlm_serving.captioner import Captioner, write_golden
+from vlm_serving.captioner import Captioner
 from vlm_serving.generation import DEFAULT_OPTIONS, GenerationOptions
+from vlm_serving.golden import write_golden
 from vlm_serving.picture_stats import picture_statistics
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
 from vlm_serving.resizing import RESAMPLERS

@@ -66,8 +66,9 @@ def _name_start_token(tokenizer: Any, bos_token_id: int, vocab_size: int, name: 
         return
     if bos_token_id > len(tokenizer):
         raise ConfigError(
-            f"base_model: {name} starts captions from token {bos_token_id}, its tokenizer ends at {len(tokenizer) - 1}: "
-            "they are not of the same model. Give a directory with the tokenizer that it was trained with."
+            f"base_model: {name} starts captions from token {bos_token_id}, its tokenizer ends at "
+            f"{len(tokenizer) - 1}: they are not of the same model. Give a directory with the tokenizer that it was "
+            "trained with."
         )
     tokenizer.add_special_tokens({"bos_token": "[DEC]"})
     if len(tokenizer) < vocab_size:
@@ -87,6 +88,10 @@ def model_directory(start: LocalModel) -> Path:
     if not (path / "config.json").is_file():
         raise ConfigError(
             f"base_model: there is no config.json in {path}. Give a directory written by save_pretrained."
+        )
+    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt")):  # transformers would make one up
+        raise ConfigError(
+            f"base_model: there is no tokenizer in {path} (tokenizer.json or vocab.txt). Save it beside the model."
         )
     return path
 

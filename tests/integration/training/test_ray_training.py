@@ -69,7 +69,7 @@ def test_two_workers_train_as_one_does_and_seal_a_bundle_that_opens(
     assert [step for name, _, step in points if name == "val_cider"] == [10, 20, 30, 40]
     bundle = open_bundle(tmp_path / "out" / "bundle")
     assert bundle.version == summary["bundle_version"]
-    assert Captioner(bundle, threads=1).check_golden() == 1
+    assert Captioner(bundle, threads=1).check_golden() == 2  # the picture, and it as a large JPEG
     card = (bundle.path / "README.md").read_text()
     assert re.search(r"\| validation cider \| [\d.]+ \([\d.]+ to [\d.]+\), n = 8 \|", card)
 

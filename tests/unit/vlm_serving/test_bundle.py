@@ -1,19 +1,25 @@
 """Bundles: sealed, checked, and plain transformers for everybody else."""
 
 import hashlib
+import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import ExifTags, Image
 from transformers import AutoTokenizer, BlipForConditionalGeneration
 
-from tests.tiny import picture_bytes, tiny_bundle
+from tests.tiny import picture_bytes, read_golden, tiny_bundle
 from vlm_serving.bundle import open_bundle, seal_bundle, sha256_of
 from vlm_serving.captioner import Captioner, tidy
 from vlm_serving.errors import BundleError
 from vlm_serving.generation import GenerationOptions
+from vlm_serving.golden import write_golden
 from vlm_serving.images import decode_picture
+from vlm_serving.preprocessing import decode_for_model
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +121,32 @@ def version_of(files: dict[str, str]) -> str:
 
 
 def test_golden_vectors_hold_on_the_machine_that_made_them(bundle: Path) -> None:
-    assert Captioner(open_bundle(bundle), threads=1).check_golden() == 2
+    assert Captioner(open_bundle(bundle), threads=1).check_golden() == 3  # two pictures, one as a large JPEG too
+
+
+def test_reduced_decoding_of_a_jpeg_that_lies_is_among_the_golden_pictures(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    (name,) = [entry["picture"] for entry in read_golden(bundle) if str(entry["picture"]).endswith(".jpg")]
+    file = Image.open(bundle / str(name))
+    seen = decode_for_model((bundle / str(name)).read_bytes(), opened.contract)
+    assert file.format == "JPEG"
+    assert seen.shown.size == (file.width // 2, file.height // 2)
+    assert (seen.width_px, seen.height_px) == (file.height, file.width)
+    upright = decode_for_model((bundle / "golden" / "0.png").read_bytes(), opened.contract)
+    assert np.abs(seen.pixels.astype(int) - upright.pixels).mean() < 12  # the same picture, the same way up
+    other = replace(opened, contract=replace(opened.contract, scaled_jpeg=False))
+    with pytest.raises(BundleError, match=r"0-large\.jpg .*: preprocessing differs by \d+ grey levels"):
+        Captioner(other, threads=1).check_golden()
+
+
+def test_golden_pictures_tell_nothing_but_what_is_seen(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "taken at home"
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(buffer, "JPEG", exif=exif)
+    bundle = tiny_bundle(tmp_path / "bundle")
+    write_golden(Captioner(open_bundle(bundle), threads=1), [buffer.getvalue()], tmp_path)
+    assert all(b"taken at home" not in file.read_bytes() for file in (tmp_path / "golden").iterdir())
 
 
 def test_other_weights_fail_the_golden_check(bundle: Path, tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_a_vocabulary_of_another_model_is_refused(made, tmp_path: Path):
         read_tokenizer(bundle, replace(contract, bos_token_id=30522))
     (bundle / "tokenizer.json").write_text("{}")
     with pytest.raises(SourceError, match=r"tokenizer.json is not a tokenizer: "):
-        read_tokenizer(bundle, contract)
+        read_tokenizer(bundle, replace(contract, tokenizer_sha256=""))
     (bundle / "tokenizer.json").unlink()
     with pytest.raises(SourceError, match=r"has no tokenizer.json; only its fast tokenizer"):
         read_tokenizer(bundle, contract)

@@ -238,7 +238,7 @@ def test_a_base_for_other_picture_sizes_is_an_error(shards, models, tmp_path):
 
 def test_golden_pictures_that_come_out_otherwise_are_told_to_the_gate(tmp_path):
     bundle = tiny_bundle(tmp_path / "bundle")
-    assert golden_facts(tmp_path) == {"pictures": 2, "problem": ""}
+    assert golden_facts(tmp_path) == {"pictures": 3, "problem": ""}
     golden = json.loads((bundle / "golden.json").read_text())
     golden[0]["embedding"] = [-value for value in golden[0]["embedding"]]
     (bundle / "golden.json").write_text(json.dumps(golden))
@@ -253,7 +253,7 @@ def test_every_slice_carries_its_signs_of_collapse(written):
     red = slices["colour", "red"]["collapse"]
     assert red["most_frequent_reference_share"] == 1  # both pictures of red squares are captioned alike
     assert 0 <= red["most_frequent_share"] <= 1
-    assert written[1]["golden"] == {"pictures": 2, "problem": ""}
+    assert written[1]["golden"] == {"pictures": 3, "problem": ""}
 
 
 def test_shards_without_a_test_split_are_an_error(tmp_path):

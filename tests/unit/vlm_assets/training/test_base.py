@@ -28,7 +28,7 @@ def test_a_local_model_becomes_a_bundle_with_the_same_weights(tmp_path: Path) ->
     source = tiny_bundle(tmp_path / "source")
     summary = make(tmp_path / "out", LocalModel(path=str(source), max_caption_tokens=12))
     bundle = open_bundle(tmp_path / "out" / "bundle")
-    assert Captioner(bundle, threads=1).check_golden() == 2
+    assert Captioner(bundle, threads=1).check_golden() == 3
     assert (bundle.contract.image_size_px, bundle.contract.max_caption_tokens) == (32, 12)
     assert bundle.contract.bos_token_id == open_bundle(source).contract.bos_token_id
     assert summary["name"] == "source"
@@ -46,6 +46,13 @@ def test_the_files_of_a_local_model_decide_its_version(tmp_path: Path) -> None:
 def test_a_directory_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no config\.json in .*nowhere.*save_pretrained"):
         make(tmp_path / "out", LocalModel(path=str(tmp_path / "nowhere")))
+
+
+def test_a_model_without_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    source = tiny_bundle(tmp_path / "source")
+    (source / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"there is no tokenizer in .*source.*Save it beside the model"):
+        base_inputs(LocalModel(path=str(source)))
 
 
 def test_a_hub_that_cannot_be_reached_names_the_ways_out(tmp_path: Path) -> None:
