@@ -1,4 +1,4 @@
-"""Writes metrics_tokens.json.gz and metrics_scores.json.gz with the COCO caption evaluation itself; needs Java.
+"""Writes metrics_tokens.json.xz and metrics_scores.json.gz with the COCO caption evaluation itself; needs Java.
 
     .venv/bin/python tests/golden/make_metrics_golden.py
 
@@ -7,11 +7,12 @@ Run it again only to add cases: the reference (pycocoevalcap 1.2, Stanford CoreN
 
 import gzip
 import json
+import lzma
 import random
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SENTENCES = 4000
+SENTENCES = 20_000
 
 
 def parts(text: str) -> list[str]:
@@ -64,6 +65,23 @@ def sentence(chance: random.Random) -> str:
     words = [pick(START), adjective, pick(NOUNS), pick(VERBS), pick(["a", "the", "his", "an"]), second, pick(NOUNS)]
     text = " ".join(word for word in [*words, pick(TAILS)] if word) + more + pick(["", ".", " .", "!", "."])
     return text if chance.random() < 0.9 else pick([text.upper(), text.title(), text.lower()])
+
+
+SIGNS = [
+    *".,;:!?'\"()[]-–—…“”‘’&%$#@*/+=~^|<>{}_`½°€£é中ßİﬁ①²", "...", "--", "😀", "👩🏽‍🔬", "'s", "n't", "'90s", "2,000",
+    "10:30", "1/2", "No.", "Mr.", "a.m.", "U.S.",
+]  # fmt: skip
+
+
+def varied(chance: random.Random) -> str:
+    """A sentence as it is, with its words in another order, or with signs and pictures between its words."""
+    words = sentence(chance).split(" ")
+    way = chance.choice(["as it is", "shuffled", "signs"])
+    if way == "shuffled":
+        chance.shuffle(words)
+    for _ in range(chance.randint(1, 3) if way == "signs" else 0):
+        words.insert(chance.randint(0, len(words)), chance.choice(SIGNS))
+    return " ".join(words)
 
 
 def corpus(chance: random.Random, pictures: int) -> tuple[list[str], list[list[str]]]:
@@ -125,9 +143,8 @@ def scored(candidates: list[str], references: list[list[str]]) -> dict[str, obje
     }
 
 
-def write(name: str, data: object) -> None:
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    (HERE / name).write_bytes(gzip.compress(text.encode(), mtime=0))
+def compact(data: object) -> bytes:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def main() -> None:
@@ -135,10 +152,12 @@ def main() -> None:
 
     chance = random.Random(0)
     names = sorted({str(data["en"]).strip(":").replace("_", " ") for data in emoji.EMOJI_DATA.values()})
-    sentences = [sentence(chance) for _ in range(SENTENCES)] + chance.sample(names, 1000)
+    sentences = [varied(chance) for _ in range(SENTENCES)] + chance.sample(names, 1000)
     sentences += (HERE / "metrics_sentences.txt").read_text().splitlines()
-    write("metrics_tokens.json.gz", dict(zip(sentences, tokenized(sentences), strict=True)))
-    write("metrics_scores.json.gz", {name: scored(*texts) for name, texts in corpora().items()})
+    tokens = dict(zip(sentences, tokenized(sentences), strict=True))
+    scores = {name: scored(*texts) for name, texts in corpora().items()}
+    (HERE / "metrics_tokens.json.xz").write_bytes(lzma.compress(compact(tokens), preset=9 | lzma.PRESET_EXTREME))
+    (HERE / "metrics_scores.json.gz").write_bytes(gzip.compress(compact(scores), mtime=0))
 
 
 if __name__ == "__main__":

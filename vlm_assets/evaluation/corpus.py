@@ -86,7 +86,7 @@ class Numbered:
 
 def make_corpus(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Corpus:
     """Count the n-grams of N tokenized candidates and of their references (at least one each); else CorpusError."""
-    check_corpus(candidates, references)
+    check_tokens(candidates, references)
     captions = list(chain(candidates, chain.from_iterable(references)))
     numbered = number_words(captions)
     if any("\xa0" in word for word in numbered.vocabulary):
@@ -103,14 +103,34 @@ def make_corpus(candidates: Sequence[Tokens], references: Sequence[Sequence[Toke
     )
 
 
+def check_tokens(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> None:
+    """Raise CorpusError unless there are tokenized candidates, with one or more tokenized references for each.
+
+    A text in place of tokens would be scored letter by letter, and well: two texts of one language share their letters.
+    """
+    check_corpus(candidates, references)
+    captions = chain(candidates, chain.from_iterable(references))
+    text = next((caption for caption in captions if isinstance(caption, str)), None)
+    if text is not None:
+        raise CorpusError(
+            f"{text!r} is a text where tokens belong. Give `tokenize([...])` of candidates and of each list of "
+            "references, or score texts with `coco_scores`."
+        )
+
+
 def check_corpus(candidates: Sequence[object], references: Sequence[Sequence[object]]) -> None:
-    """Raise CorpusError unless there is a candidate, and one or more references for each."""
+    """Raise CorpusError unless there is a candidate, and one or more references for each, in a list of its own."""
+    if isinstance(candidates, str) or isinstance(references, str):
+        raise CorpusError("Candidates and references are one text; give a list of candidates and one list for each.")
     if not len(candidates):
         raise CorpusError("There are no captions to score; give at least one candidate with its references.")
     if len(candidates) != len(references):
         raise CorpusError(
             f"{len(candidates):,} candidates but {len(references):,} lists of references; give one list per candidate."
         )
+    text = next((texts for texts in references if isinstance(texts, str)), None)
+    if text is not None:
+        raise CorpusError(f"{text!r} is a text where a list of references belongs; give one list per candidate.")
     bare = next((number for number, texts in enumerate(references) if not len(texts)), None)
     if bare is not None:
         raise CorpusError(f"Candidate {bare} has no reference; every candidate needs one or more. Leave it out.")

@@ -14,7 +14,7 @@ from vlm_assets.evaluation.corpus import (
     Ints,
     Numbered,
     Tokens,
-    check_corpus,
+    check_tokens,
     first_of_run,
     number_words,
     pack,
@@ -40,7 +40,7 @@ def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 
     The two may come from different references. Equal to `pycocoevalcap.rouge.rouge.Rouge`. Raises CorpusError.
     """
-    check_corpus(candidates, references)
+    check_tokens(candidates, references)
     # the reference splits "" into one empty word, so that empty equals empty
     numbered = number_words([tokens or ("",) for tokens in chain(candidates, chain.from_iterable(references))])
     item, first = place_references(references)

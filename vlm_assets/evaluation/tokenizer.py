@@ -6,7 +6,7 @@ at each position the longest match of `_RULES` wins. It keeps the quirks that ch
 ("don't" -> "do", "n't"), brackets stay as "-lrb-" since the drop list has them in upper case, "!!" stays while "!"
 goes, what the program cannot read (emoji) vanishes, "2 1/2" is one token with a no-break space inside.
 
-Equal on caption text: tests/golden/metrics_tokens.json.gz. Known differences: words glued together by apostrophes or
+Equal on caption text: tests/golden/metrics_tokens.json.xz. Known differences: words glued together by apostrophes or
 slashes ("o'brien12", "can'tand"); letters added to Unicode since 2012 are kept here and dropped there; and a caption is
 read alone here, while the reference sees the next caption of its file as the text that follows: "plan b." before
 "A man" loses its full stop there, "no." before "5 dogs" keeps it, ":)" at the end of the file loses its colon.

@@ -2,15 +2,10 @@
 
 import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
 GOLDEN = Path(__file__).parents[3] / "golden"
-
-
-def read(name: str) -> dict[str, Any]:
-    return json.loads(gzip.decompress((GOLDEN / name).read_bytes()))
-
-
-TOKENS: dict[str, str] = read("metrics_tokens.json.gz")
-SCORES: dict[str, dict[str, Any]] = read("metrics_scores.json.gz")
+TOKENS: dict[str, str] = json.loads(lzma.decompress((GOLDEN / "metrics_tokens.json.xz").read_bytes()))
+SCORES: dict[str, dict[str, Any]] = json.loads(gzip.decompress((GOLDEN / "metrics_scores.json.gz").read_bytes()))

@@ -1,4 +1,4 @@
-"""Tokens equal to the reference's on five thousand sentences, and the quirks that matter one by one."""
+"""Tokens equal to the reference's on twenty thousand sentences, and the quirks that matter one by one."""
 
 import json
 import random
@@ -33,10 +33,6 @@ QUIRKS = {
     "naïve café": "naïve café",
     "he's中 and isn'tﬁ": "he 's 中 and is n'tﬁ",
 }
-SIGNS = [
-    *".,;:!?'\"()[]-–—…“”‘’&%$#@*/+=~^|<>{}_`½°€£é中ßİﬁ①²", "...", "--", "😀", "👩🏽‍🔬", "'s", "n't", "'90s", "2,000",
-    "10:30", "1/2", "No.", "Mr.", "a.m.", "U.S.",
-]  # fmt: skip
 
 
 def test_every_golden_sentence_has_the_reference_tokens() -> None:
@@ -44,7 +40,7 @@ def test_every_golden_sentence_has_the_reference_tokens() -> None:
         text for text, tokens in zip(TOKENS, tokenize(TOKENS), strict=True) if " ".join(tokens) != TOKENS[text]
     ]
     assert different == []
-    assert len(TOKENS) > 5000
+    assert len(TOKENS) >= 20_000
 
 
 @pytest.mark.parametrize(("caption", "tokens"), QUIRKS.items())
@@ -112,25 +108,11 @@ def test_what_the_package_promises_works_without_dagster_and_torch() -> None:
     assert done.stdout.split() == ["6.25", "1.0", "0.6"]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("java") is None, reason="the reference tokenizer needs Java")
 @pytest.mark.parametrize("seed", [20_000, 20_001])
 def test_fresh_captions_equal_the_reference_live(seed: int) -> None:
-    from tests.golden.make_metrics_golden import sentence, tokenized
+    from tests.golden.make_metrics_golden import tokenized, varied
 
     chance = random.Random(seed)
-    captions = [_varied(sentence(chance), chance) for _ in range(20_000)]
+    captions = [varied(chance) for _ in range(20_000)]
     assert [" ".join(tokens) for tokens in tokenize(captions)] == tokenized(captions)
-
-
-def _varied(caption: str, chance: random.Random) -> str:
-    """The caption as it is, with its words in another order, or with signs and pictures between its words."""
-    words = caption.split()
-    way = chance.choice(["as it is", "shuffled", "signs"])
-    if way == "as it is":
-        return caption
-    if way == "shuffled":
-        chance.shuffle(words)
-    for _ in range(chance.randint(1, 3) if way == "signs" else 0):
-        words.insert(chance.randint(0, len(words)), chance.choice(SIGNS))
-    return " ".join(words)
