@@ -48,9 +48,7 @@ class TrainConfig(dg.Config):
         le=512,
         description="Rank of the low-rank additions that alone learn (LoRA), merged at the end; 0: all weights learn.",
     )
-    lora_alpha: float = Field(
-        default=16.0, gt=0, le=1024, description="LoRA: the factor alpha / rank scales additions."
-    )
+    lora_alpha: int = Field(default=16, ge=1, le=1024, description="LoRA: the factor alpha / rank scales additions.")
     lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="LoRA: share of their input dropped out.")
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute activations in the backward pass: a third more time, far less memory."

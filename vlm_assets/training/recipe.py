@@ -23,7 +23,7 @@ class TrainSettings:
     prompt: str = ""  # precedes every caption and is masked in the loss
     frozen_vision_layers: int = 0  # from the picture up; -1 is all
     lora_rank: int = 0  # 0: all weights are trained
-    lora_alpha: float = 16.0
+    lora_alpha: int = 16
     lora_dropout: float = 0.0
     gradient_checkpointing: bool = False
     group_by_length: bool = False
