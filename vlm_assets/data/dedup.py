@@ -85,6 +85,14 @@ def near_duplicates(
     return Links(look, distinct[first], distinct[second], mean[keep], cell[keep])
 
 
+def pairs_among(
+    thumbs: Bytes | Sequence[Signature], looks: Positions, thresholds: Thresholds = DEFAULT_THRESHOLDS
+) -> tuple[Positions, Positions]:
+    """Every pair of near duplicates among some looks, by their positions in `thumbs`."""
+    found = near_duplicates([thumbs[look] for look in looks.tolist()], thresholds, every_pair=True)
+    return looks[found.first], looks[found.second]
+
+
 def looks(levels: Bytes) -> Positions:
     """(N,): the position of the first thumbnail with the same content."""
     seen: dict[bytes, int] = {}

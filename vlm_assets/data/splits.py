@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ import numpy as np
 from vlm_assets.data.alignment import THUMB_PX
 from vlm_assets.data.contradictions import contradictions
 from vlm_assets.data.corpus_quality import flag_corpus
-from vlm_assets.data.dedup import Links, Signature, Thresholds, near_duplicates
-from vlm_assets.data.edge_hashes import Positions
+from vlm_assets.data.dedup import Links, Signature, Thresholds, near_duplicates, pairs_among
 from vlm_assets.data.findings import Findings
 from vlm_assets.data.near_duplicate_gallery import write_near_duplicates
 from vlm_assets.data.previews import write_caption_lengths
@@ -70,7 +70,8 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
             "repair the source."
         )
     pairs = near_duplicates(signatures, settings.thresholds)
-    assigned = _assigned(rows, pairs, _pairs_among(signatures, settings.thresholds), plan, dropped)
+    every_pair = partial(pairs_among, signatures, thresholds=settings.thresholds)
+    assigned = _assigned(rows, pairs, every_pair, plan, dropped)
     _judge_together(assigned, pairs, settings.quality, screened)
     kept = list(assigned.values())
     counts = dict(split_counts((row["split"] for row in kept), plan))
@@ -91,14 +92,6 @@ def write_splits(raw: Path, directory: Path, settings: SplitSettings, log: Calla
     return counts
 
 
-def _pairs_among(signatures: Sequence[Signature], thresholds: Thresholds) -> PairsAmong:
-    def pairs(looks: Positions) -> tuple[Positions, Positions]:
-        found = near_duplicates([signatures[look] for look in looks.tolist()], thresholds, every_pair=True)
-        return looks[found.first], looks[found.second]
-
-    return pairs
-
-
 def _write_thumbnails(path: Path, thumbs: Sequence[Signature]) -> None:
     """(N, 32, 32, 3) levels, in the order of rows.parquet, for whoever looks for leaks: 3 kB a picture."""
     file = np.lib.format.open_memmap(path, "w+", np.uint8, (len(thumbs), THUMB_PX, THUMB_PX, 3))
@@ -107,14 +100,14 @@ def _write_thumbnails(path: Path, thumbs: Sequence[Signature]) -> None:
 
 
 def _assigned(
-    pictures: Sequence[Row], pairs: Links, pairs_among: PairsAmong, plan: SplitPlan, dropped: Findings
+    pictures: Sequence[Row], pairs: Links, every_pair: PairsAmong, plan: SplitPlan, dropped: Findings
 ) -> dict[int, dict[str, Any]]:
     """The pictures that stay, by number, with their split and with those of their source rows that tie no two splits.
 
     A picture that loses all rows is one finding, a row that a picture loses another.
     """
     rows, places = candidates(pictures)
-    assignment = settle(rows, pairs, pairs_among, plan)
+    assignment = settle(rows, pairs, every_pair, plan)
     kept = put_together(pictures, places, assignment)
     gone: set[int] = set()
     for position, splits in assignment.dropped.items():

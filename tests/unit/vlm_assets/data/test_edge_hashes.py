@@ -72,6 +72,15 @@ def test_chunks_lose_no_pair(monkeypatch: pytest.MonkeyPatch):
     assert len(whole) >= 60
 
 
+@pytest.mark.parametrize(("level", "expected"), [(100 + 40, set()), (100 + 20, {(0, 1), (1, 0)})])
+def test_one_patch_far_off_is_enough(level: int, expected: set[tuple[int, int]]):
+    """On a white ground, where a patch is a small part of all."""
+    pictures = np.full((2, 32, 32, 3), 255, np.uint8)
+    pictures[:, 8:24, 8:24] = 100
+    pictures[1, 8:16, 8:16] = level, 100, 100
+    assert found(pictures) == expected
+
+
 def test_a_colour_far_off_is_no_candidate():
     """The same edges on 40 grounds: without a look at the colour every picture meets every other."""
     grounds = np.linspace(0, 200, 40).astype(np.uint8)
