@@ -2,7 +2,7 @@
 
 The hashes that find candidates and the comparison that decides are those of the splitter. Its links, the sets that it
 made of them, what it settled and what it wrote are not asked. Pairs within a split are left out before anything is
-compared, so it costs about what hashing costs; thumbnails are read from the disk as they are needed.
+compared, so it costs less than the search that made the splits; thumbnails are read from the disk as they are needed.
 """
 
 from collections.abc import Iterator
