@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from vlm_serving.bundle import GOLDEN
 from vlm_serving.captioner import Captioner
 from vlm_serving.images import decode_picture
-from vlm_serving.preprocessing import JPEG_SCALES, decode_for_model
+from vlm_serving.preprocessing import JPEG_DENOMINATORS, JPEG_OVERSAMPLING, decode_for_model
 
 LYING = 6  # the EXIF orientation of a camera held upright: the picture is stored turned to the left
 JPEG_QUALITY = 90
@@ -35,8 +35,7 @@ def write_golden(captioner: Captioner, pictures: Sequence[bytes], path: Path) ->
 
 def large_jpeg(picture: Image.Image, side_px: int) -> bytes:
     """The picture as a JPEG that `decode_for_model` decodes at half its size and turns upright, for a model's side."""
-    denominator, oversampling = JPEG_SCALES[-1]
-    scale = denominator * oversampling * side_px / min(picture.size)
+    scale = min(JPEG_DENOMINATORS) * JPEG_OVERSAMPLING * side_px / min(picture.size)
     width_px, height_px = (math.ceil(scale * length) for length in picture.size)
     turned = picture.resize((width_px, height_px)).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
