@@ -37,7 +37,9 @@ def large_jpeg(picture: Image.Image, side_px: int) -> bytes:
     """The picture as a JPEG that `decode_for_model` decodes at half its size and turns upright, for a model's side."""
     scale = min(JPEG_DENOMINATORS) * JPEG_OVERSAMPLING * side_px / min(picture.size)
     width_px, height_px = (math.ceil(scale * length) for length in picture.size)
-    turned = picture.resize((width_px, height_px)).transpose(Image.Transpose.ROTATE_90)
+    # enlarged with hard edges: on them reduced decoding differs from full decoding by more than rounding does
+    large = picture.resize((width_px, height_px), Image.Resampling.NEAREST)
+    turned = large.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = LYING
     return _encoded(turned, "JPEG", quality=JPEG_QUALITY, exif=exif)
