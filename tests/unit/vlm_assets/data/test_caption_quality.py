@@ -1,12 +1,12 @@
 from functools import cache
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
 
 from tests.tiny import WORDS
-from vlm_assets.data.caption_quality import caption_faults, is_file_name, least_tokens
+from vlm_assets.data.caption_quality import PLACEHOLDERS, caption_faults, is_file_name, least_tokens
 from vlm_assets.data.quality import Fault, QualityLimits
 from vlm_assets.training.tokenizer import wordpiece_vocabulary
 
@@ -96,6 +96,7 @@ def test_plain_captions_have_no_fault(caption: str):
     st.lists(st.text("abcdefghijklmnopqrstuvwxyzäéß", min_size=1, max_size=12), min_size=2, max_size=12).map(" ".join)
 )
 def test_small_letters_and_spaces_never_look_like_anything_but_words(caption: str):
+    assume(caption not in PLACEHOLDERS)  # "n a"
     assert set(reasons(caption)) <= {"caption_truncated"}
 
 
