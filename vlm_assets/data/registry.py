@@ -113,9 +113,25 @@ class Registry:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One run at a time; the lock goes with the process."""
-        with (self.root / ".dvc" / "tmp" / "vlm.lock").open("w") as file:
+        try:
+            file = (self._work_folder() / "vlm.lock").open("w")
+        except OSError as error:
+            raise self._not_writable(error) from error
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def _work_folder(self) -> Path:
+        """DVC's own; git ignores it, so that a fresh clone lacks it."""
+        folder = self.root / ".dvc" / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _not_writable(self, error: OSError) -> RegistryError:
+        return RegistryError(
+            f"Cannot write to the registry {self.root}: {error.strerror}. Nothing is lost: the artifact is in the "
+            f"store. Give write permission, or set {REGISTRY_ENV} to a clone of it, and materialize again."
+        )
 
     def _holds(self, name: str, directory: Path) -> bool:
         """Whether these very files are checked out and committed."""
@@ -138,14 +154,14 @@ class Registry:
         target = self.folder(name)
         if target.exists() and not (target / MANIFEST).is_file() and any(target.iterdir()):
             raise RegistryError(f"{target} holds something that is no {name}. Move it away, or name another registry.")
-        work = Path(tempfile.mkdtemp(dir=self.root / ".dvc" / "tmp", prefix="vlm-"))
+        work = Path(tempfile.mkdtemp(dir=self._work_folder(), prefix="vlm-"))
         try:
             _link_tree(directory, work / "new")
             if target.exists():
                 target.rename(work / "old")
             (work / "new").rename(target)
         except OSError as error:
-            raise RegistryError(f"Cannot write to the registry {self.root}: {error.strerror}.") from error
+            raise self._not_writable(error) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
 

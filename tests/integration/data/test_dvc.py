@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from vlm_assets.errors import ConfigError, RegistryError, StoreError
 from vlm_assets.store import Built, Draft, Store
 
 pytestmark = pytest.mark.integration
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def rows(store: Store, content: str, name: str = "rows") -> tuple[Built, dict[str, str]]:
@@ -54,6 +57,49 @@ def test_a_clone_of_the_registry_pulls_the_same(root: Path, home: Path) -> None:
     git(home, "clone", "--quiet", str(root), "clone")
     dvc(home / "clone", "pull", "--quiet")
     assert files_of(home / "clone" / "rows") == files_of(built.path)
+
+
+def test_a_fresh_clone_that_nothing_was_pulled_into_tracks_as_the_registry_does(
+    root: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, tracked = rows(Store(home / "store"), "one")
+    git(home, "clone", "--quiet", str(root), "clone")
+    clone = home / "clone"
+    assert not (clone / ".dvc" / "tmp").exists(), "the interesting case"
+    monkeypatch.setenv("VLM_DVC_REGISTRY", str(clone))
+    again, metadata = rows(Store(home / "elsewhere"), "one")
+    assert (again.ref.sha256, metadata) == (first.ref.sha256, tracked), "the same version is not committed again"
+    _, other = rows(Store(home / "elsewhere"), "two")
+    assert other["dvc_revision"] == git(clone, "rev-parse", "HEAD").strip() != tracked["dvc_revision"]
+
+
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$2" -c "$3" "$4"'
+TRACKING = """
+import sys
+from pathlib import Path
+from tests.integration.data.test_dvc import rows
+from vlm_assets.errors import RegistryError
+from vlm_assets.store import Store
+try:
+    rows(Store(Path(sys.argv[1])), "one")
+except RegistryError as error:
+    print("RegistryError:", error)
+"""
+
+
+def test_a_registry_that_cannot_be_written_is_one_clear_line(root: Path, home: Path) -> None:
+    """Mounted read-only, in a mount namespace of its own."""
+    unshare = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "mount -t tmpfs none /mnt"]).returncode != 0:
+        pytest.skip("this machine lets nobody mount")
+    command = [*unshare, READ_ONLY, "sh", str(root), sys.executable, TRACKING, str(home / "store")]
+    output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert output.splitlines()[-1] == (
+        f"RegistryError: Cannot write to the registry {root}: Read-only file system. Nothing is lost: the artifact is "
+        "in the store. Give write permission, or set VLM_DVC_REGISTRY to a clone of it, and materialize again."
+    )
+    (version,) = (home / "store" / "rows").iterdir()
+    assert (version / "manifest.json").is_file()
 
 
 def test_the_same_version_is_not_committed_again(root: Path, home: Path) -> None:
