@@ -3,7 +3,8 @@
 VlmError
 ├── ConfigError        a setting is missing, unknown or out of bounds; says the value seen and what to change
 ├── SourceError        the source cannot be read, is empty, or too much of it is unusable
-│   └── UnreadableFileError  one file of the source cannot be read; the others may
+│   ├── UnreadableFileError  one file of the source cannot be read; the others may
+│   └── UnusableSourceError  the source was read, and too much of it is unusable: a rerun would find the same
 ├── StoreError         an artifact is missing, damaged or cannot be written
 ├── RegistryError      the data registry (git, DVC and its remote) refuses or cannot be reached
 ├── TrainingError      training cannot start, or stopped: out of memory, loss not finite, nothing to learn from
@@ -30,6 +31,10 @@ class SourceError(VlmError):
 
 class UnreadableFileError(SourceError):
     """One file of a source cannot be read: a row to put aside, not the end of the import."""
+
+
+class UnusableSourceError(SourceError):
+    """What the source holds is refused: a rerun would be, too."""
 
 
 class StoreError(VlmError):

@@ -31,6 +31,8 @@ def s3_error_text(error: Exception, action: str, target: str, endpoint: str, set
             f"S3 at {where} denies these credentials to {action} {target} ({code}). "
             f"Give them that right, and check that there is a bucket {bucket!r}."
         )
+    if code == "InvalidObjectState":
+        return f"{target} is archived ({code}). Restore it from the archive, or take it out of the set."
     return f"Cannot {action} {target} at {where}: {cause}. Check {setting} and the AWS_* variables."
 
 

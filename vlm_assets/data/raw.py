@@ -18,7 +18,7 @@ from vlm_assets.data.snapshot import Picture, Reading, Snapshot, count_reasons
 from vlm_assets.data.sources.base import Source, SourceRow
 from vlm_assets.data.tables import QUARANTINE, RAW_ROWS, pick_pictures, write_json, write_rows
 from vlm_assets.data.workers import in_order
-from vlm_assets.errors import SourceError
+from vlm_assets.errors import SourceError, UnusableSourceError
 from vlm_assets.progress import Progress
 from vlm_serving.errors import PictureError
 
@@ -53,7 +53,7 @@ def import_source(
         try:
             _read_rows(source, snapshot, packs, Progress("import", total, log), workers)
             snapshot.check()
-        except SourceError:  # what this source holds is refused: a rerun would be, too
+        except UnusableSourceError:  # a rerun would find the same; what only interrupts an import keeps its packs
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
             raise

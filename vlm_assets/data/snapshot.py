@@ -12,7 +12,7 @@ from typing import Any
 from vlm_assets.data.picture_file import PictureFile
 from vlm_assets.data.sources.base import SKIPPED, Slots
 from vlm_assets.data.tables import slots_json
-from vlm_assets.errors import SourceError
+from vlm_assets.errors import UnusableSourceError
 
 IMAGE_ID_HEX_DIGITS = 16
 
@@ -168,11 +168,11 @@ class Snapshot:
     def _wanted(self) -> int:
         return max(self._total, self.rows_read) - len(self.skipped)
 
-    def _unusable(self) -> SourceError:
+    def _unusable(self) -> UnusableSourceError:
         bad, wanted = len(self.quarantine), self._wanted
         if not wanted:
             first = self.skipped[0]
-            return SourceError(
+            return UnusableSourceError(
                 f"All {len(self.skipped):,} rows of the source are skipped, as its settings say. First: "
                 f"{first['source_row']}: {first['reason']}. Loosen them."
             )
@@ -180,7 +180,7 @@ class Snapshot:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons().items())
         first = self.quarantine[0] if self.quarantine else {"source_row": "", "detail": ""}
         stopped = f" Stopped after {self.rows_read:,} rows." if self.rows_read < self._total else ""
-        return SourceError(
+        return UnusableSourceError(
             f"{bad:,} of {wanted:,} rows of the source are unusable ({share:.1f} %; {reasons}), allowed are "
             f"{100 * self._max_bad_fraction:g} %.{stopped} First: {first['source_row']}: {first['detail']} "
             "Repair the source, or raise max_bad_fraction."

@@ -44,7 +44,7 @@ class Files(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """The file's bytes. UnreadableFileError: this one cannot be read; SourceError: nothing here can."""
+        """The file's bytes. UnreadableFileError: a row to put aside; SourceError: it is there and may be read later."""
         ...
 
     def exists(self, name: str) -> bool:

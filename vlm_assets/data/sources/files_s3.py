@@ -8,13 +8,12 @@ from urllib.parse import urlparse
 
 from vlm_assets.data.sources.files import READERS, FileInfo, inner_name, is_hidden, outside
 from vlm_assets.errors import SourceError, UnreadableFileError
-from vlm_assets.s3_errors import DENIED, s3_error_text
+from vlm_assets.s3_errors import s3_error_text
 
 BUFFER_BYTES = 1 << 20
 ATTEMPTS = 3  # at one position of a stream, before the connection counts as lost
 TIMEOUT_SECONDS = 20
 NO_OBJECT = {"NoSuchKey", "404", "NotFound"}
-ONE_OBJECT = DENIED | {"InvalidObjectState"}  # says nothing about the other objects
 
 
 class S3Files:
@@ -85,14 +84,17 @@ class S3Files:
         return hashlib.sha256(f"{info.tag} {info.size_bytes}".encode()).hexdigest()
 
     def error(self, error: Exception, key: str = "") -> SourceError:
-        """What went wrong in one sentence: with the object `key`, or with the listing."""
+        """What went wrong in one sentence: with the object `key`, or with the listing.
+
+        Only a missing object is a row to put aside. One that is refused (denied, archived) is there, with its ETag in
+        the fingerprint: put aside, it would stay out of the data set of this version after access was given.
+        """
         where = f"s3://{self.bucket}/{key or self.prefix}"
         code = _code(error)
         if key and code in NO_OBJECT:
             return UnreadableFileError(f"There is no object {where}. Check {self.setting}.")
-        kind = UnreadableFileError if key and code in ONE_OBJECT else SourceError
         endpoint = self.client.meta.endpoint_url
-        return kind(s3_error_text(error, "read" if key else "list", where, endpoint, self.setting))
+        return SourceError(s3_error_text(error, "read" if key else "list", where, endpoint, self.setting))
 
     def _key(self, name: str) -> str | None:
         inner = inner_name(name)

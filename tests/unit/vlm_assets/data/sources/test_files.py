@@ -141,15 +141,15 @@ def client_error(code: str) -> ClientError:
         (
             client_error("AccessDenied"),
             "set/a",
-            UnreadableFileError,
+            SourceError,
             r"denies these credentials to read s3://pictures/set/a",
         ),
         (client_error("AccessDenied"), "", SourceError, r"denies these credentials to list s3://pictures/set/"),
         (
             client_error("InvalidObjectState"),
             "set/a",
-            UnreadableFileError,
-            r"Cannot read s3://pictures/set/a at .*state",
+            SourceError,
+            r"s3://pictures/set/a is archived \(InvalidObjectState\)\. Restore it from the archive, or take it out",
         ),
         (client_error("SlowDown"), "set/a", SourceError, r"Cannot read s3://pictures/set/a at .*SlowDown"),
         (
@@ -171,7 +171,7 @@ def client_error(code: str) -> ClientError:
 def test_what_the_service_says_is_one_sentence(error: Exception, key: str, kind: type[Exception], message: str):
     with s3_in_memory() as place:
         found = S3Files(place.root, "source.x.path").error(error, key)
-    assert type(found) is kind, "only what concerns one object is a row to put aside"
+    assert type(found) is kind, "only what is not there is a row to put aside"
     with pytest.raises(kind, match=f"(?i){message}"):
         raise found
 
