@@ -4,7 +4,6 @@ Safe between processes of one machine. A copy that a living process uses is neve
 by what is in use at once.
 """
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from vlm_assets.disk import room_needed
 from vlm_assets.errors import StoreError
+from vlm_assets.locks import locked
 from vlm_assets.processes import is_alive
 
 
@@ -107,8 +107,7 @@ class Copies:
             raise StoreError(
                 f"Cannot write copies to {self.root}: {error.strerror}. Give write permission, or set {self._setting}."
             ) from error
-        with (self.root / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.root / ".lock"):
             yield
 
 

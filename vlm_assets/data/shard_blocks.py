@@ -1,7 +1,7 @@
 """Row groups of shard files, on disk or on S3. Of an S3 object only the row groups asked for are fetched, and cached.
 
 The cache is a directory that never grows beyond its limit: the blocks used longest ago go first. Several processes may
-share it.
+share it: they write one after the other.
 """
 
 # pyarrow ships no types.
@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import os
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,10 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlm_assets.errors import StoreError
+from vlm_assets.locks import locked
 from vlm_assets.s3_errors import s3_error_text
 
 FOOTER_BYTES = 64 * 1024  # as much of an object's end as the first request takes
 FOOTER_READERS = 16
+FRESH = ".fresh"  # ends the name of a block that is being written
 TRAILER_BYTES = 8  # Parquet: length of the footer, "PAR1"
 
 
@@ -35,7 +36,6 @@ class BlockCache:
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self._directory, self._max_bytes = directory, max_bytes
-        self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
         """The bytes, which now count as the last used; or None."""
@@ -51,24 +51,32 @@ class BlockCache:
         """Keep the bytes, unless they alone are more than the limit; others make room first."""
         if len(data) > self._max_bytes:
             return
-        with self._lock:
-            try:
-                self._directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with locked(self._directory / ".lock"):
                 self._make_room(len(data))
-                fresh = self._path(key).with_suffix(f".{os.getpid()}")
-                fresh.write_bytes(data)
-                fresh.replace(self._path(key))
-            except OSError as error:
-                raise StoreError(
-                    f"Cannot write the cache of shards in {self._directory}: {error}. Make room there, or give it "
-                    "another directory."
-                ) from error
+                self._write(self._path(key), data)
+        except OSError as error:
+            raise StoreError(
+                f"Cannot write the cache of shards in {self._directory}: {error}. Make room there, or give it another "
+                "directory."
+            ) from error
 
     def size_bytes(self) -> int:
         """What is on disk now."""
         return sum(size for _, size, _ in self._files())
 
+    def _write(self, path: Path, data: bytes) -> None:
+        fresh = path.with_name(path.name + FRESH)
+        try:
+            fresh.write_bytes(data)
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+
     def _make_room(self, wanted_bytes: int) -> None:
+        for left in self._directory.glob(f"*{FRESH}"):
+            left.unlink(missing_ok=True)  # only who holds the lock writes: it belongs to a process that was killed
         files = self._files()
         total = sum(size for _, size, _ in files) + wanted_bytes
         for _, size, path in sorted(files):

@@ -1,5 +1,8 @@
 """The reader of shards: order, ranks, resuming, memory, and what it says when something is wrong."""
 
+import signal
+import subprocess
+import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +24,7 @@ from vlm_assets.data.tables import read_json, read_rows
 from vlm_assets.errors import ConfigError, StoreError
 from vlm_serving.resizing import default_resizer, resize_square
 
+ROOT = Path(__file__).resolve().parents[4]
 BUFFER = 20_000  # of about 5 row groups
 
 
@@ -209,6 +213,51 @@ def test_the_cache_stays_below_its_limit_and_drops_what_was_used_longest_ago(tmp
     cache.put("huge", b"x" * 2000)
     assert cache.get("huge") is None
     assert cache.size_bytes() == 900
+
+
+KILLED_WRITER = """
+import os, sys
+from pathlib import Path
+from vlm_assets.data import shard_blocks
+cache = shard_blocks.BlockCache(Path(sys.argv[1]), 1000)
+Path.replace = lambda *_: os.kill(os.getpid(), 9)
+cache.put("a", bytes(600))
+"""
+
+
+def test_what_a_killed_process_was_caching_counts_and_goes(tmp_path: Path):
+    done = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(tmp_path)], cwd=ROOT, check=False)
+    cache = BlockCache(tmp_path, 1000)
+    assert done.returncode == -signal.SIGKILL and cache.size_bytes() == 600
+    cache.put("b", bytes(600))
+    assert cache.size_bytes() == 600 and cache.get("b") == bytes(600)
+
+
+def test_a_block_that_finds_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(path: Path, _: bytes) -> None:
+        path.touch()
+        Path("/dev/full").write_text("the kernel's own answer to a disk without room")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StoreError, match=r"Cannot write the cache of shards in .*No space left on device. Make room"):
+        BlockCache(tmp_path, 1000).put("a", bytes(600))
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from vlm_assets.data.shard_blocks import BlockCache
+cache = BlockCache(Path(sys.argv[1]), 1000)
+for number in range(300):
+    cache.put(f"{sys.argv[2]} {number}", bytes(300))
+    assert cache.size_bytes() <= 1000, cache.size_bytes()
+"""
+
+
+def test_processes_that_share_a_cache_keep_its_limit_together(tmp_path: Path):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name], cwd=ROOT) for name in "abc"]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
 
 
 def test_a_torch_loader_sees_every_caption_in_as_many_epochs_and_resumes(shards: Path):
