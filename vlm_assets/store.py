@@ -21,6 +21,7 @@ from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.disk import room_needed
 from vlm_assets.errors import ConfigError, StoreError
 from vlm_assets.manifest import MANIFEST, file_sha256, read_foreign_manifest, write_manifest
+from vlm_assets.scratch import Scratch
 from vlm_assets.staging import remove_dead_staging, rename_unless_there, staging
 
 HOUSEKEEPING = ".vlm"  # staging and scratch, beside the artifacts so that a rename stays on one file system
@@ -88,6 +89,7 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.backend: Backend = _open_backend(str(root))
+        self._scratch = Scratch(self.backend.housekeeping / "scratch")
 
     @property
     def uri(self) -> str:
@@ -113,8 +115,12 @@ class Store:
             write(draft)
             write_manifest(staged, recipe, draft.counts)
 
-        built = self._build(recipe.name, recipe.version, fill)
-        shutil.rmtree(self._scratch_path(recipe), ignore_errors=True)
+        whole = False
+        try:
+            built = self._build(recipe.name, recipe.version, fill)
+            whole = True
+        finally:
+            self._scratch.leave(recipe.name, recipe.version, built=whole)
         return built
 
     def adopt(self, directory: Path, name: str) -> Built:
@@ -185,13 +191,11 @@ class Store:
         return found
 
     def scratch(self, recipe: Recipe) -> Path:
-        """A local working directory for this recipe that survives a killed run and goes when it is built."""
-        path = self._scratch_path(recipe)
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+        """A local working directory for this recipe that survives a killed run and goes when it is built.
 
-    def _scratch_path(self, recipe: Recipe) -> Path:
-        return self.backend.housekeeping / "scratch" / f"{recipe.name}-{recipe.version}"
+        Those of other versions go when nobody has used them for a week.
+        """
+        return self._scratch.open(recipe.name, recipe.version)
 
     def _find(self, name: str, version: str) -> ArtifactRef | None:
         manifest = self.backend.read_manifest(name, version)
