@@ -203,7 +203,7 @@ class ShardsConfig(dg.Config):
     )
     quality: int = Field(default=95, ge=1, le=100, description="of jpeg and webp; webp at 100 is lossless")
     shard_mb: int = Field(default=128, ge=1, le=4096, description="about how many MB of pictures go into one file")
-    workers: int = Field(default=0, ge=0, le=1024, description="processes a machine; 0: one for each core it may use")
+    workers: int = Field(default=0, ge=0, le=1024, description="cores a machine; 0: all that it may use")
     nodes: int = Field(
         default=1,
         ge=1,

@@ -18,6 +18,7 @@ from vlm_assets.data.captions import CaptionTokenizer
 from vlm_assets.data.encoding import SUFFIX, Encoding, encode_pixels
 from vlm_assets.data.shard_plan import ShardTask
 from vlm_assets.data.tables import SHARD, with_features
+from vlm_assets.data.workers import in_order
 from vlm_assets.errors import SourceError, StoreError
 from vlm_serving.errors import PictureError
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
@@ -44,6 +45,7 @@ class ShardJob:
     encoding: Encoding
     quality: int
     rows_per_group: int
+    threads: int = 1  # that encode the pictures of one file; they change nothing of its bytes
 
 
 Report = Callable[[int], object]
@@ -97,15 +99,14 @@ def info_of(footer: Any, name: str) -> dict[str, Any]:
 
 def encoded_bytes(job: ShardJob, rows: pa.Table) -> float:
     """Mean size of these pictures in a shard."""
-    sizes = [len(_encode(job, data, image_id)) for image_id, data in _pictures(job, rows)]
-    return float(np.mean(sizes))
+    return float(np.mean([len(data) for _, data in _encoded(job, rows)]))
 
 
 def _write(path: Path, job: ShardJob, task: ShardTask, report: Report) -> None:
     tokenizer = CaptionTokenizer(job.tokenizer_json, job.contract)
     texts = iter(task.rows.select(["captions", "slots"]).to_batches(max_chunksize=job.rows_per_group))
     with pq.ParquetWriter(path, with_features(SHARD), **WRITER_OPTIONS) as writer:
-        for group in _grouped(_pictures(job, task.rows), job.rows_per_group, report, job):
+        for group in _grouped(_encoded(job, task.rows), job.rows_per_group, report):
             rows = next(texts).to_pylist()
             columns = {
                 "image_id": [image_id for image_id, _ in group],
@@ -127,12 +128,10 @@ def _write(path: Path, job: ShardJob, task: ShardTask, report: Report) -> None:
         writer.add_key_value_metadata({INFO.decode(): json.dumps(info)})
 
 
-def _grouped(
-    pictures: Iterator[tuple[str, bytes]], size: int, report: Report, job: ShardJob
-) -> Iterator[list[tuple[str, bytes]]]:
+def _grouped(pictures: Iterator[tuple[str, bytes]], size: int, report: Report) -> Iterator[list[tuple[str, bytes]]]:
     group: list[tuple[str, bytes]] = []
-    for image_id, data in pictures:
-        group.append((image_id, _encode(job, data, image_id)))
+    for picture in pictures:
+        group.append(picture)
         report(1)
         if len(group) == size:
             yield group
@@ -141,7 +140,15 @@ def _grouped(
         yield group
 
 
-def _encode(job: ShardJob, data: bytes, image_id: str) -> bytes:
+def _encoded(job: ShardJob, rows: pa.Table) -> Iterator[tuple[str, bytes]]:
+    """(image_id, encoded square) for each of the rows, in their order."""
+    pictures = _pictures(job, rows)
+    if job.threads == 1:
+        return (_encode(job, *picture) for picture in pictures)
+    return in_order(lambda picture: _encode(job, *picture), pictures, job.threads)
+
+
+def _encode(job: ShardJob, image_id: str, data: bytes) -> tuple[str, bytes]:
     try:
         square = decode_for_model(data, job.contract).square
     except PictureError as error:
@@ -149,7 +156,7 @@ def _encode(job: ShardJob, data: bytes, image_id: str) -> bytes:
             f"Picture {image_id} of the snapshot cannot be decoded: {error} The snapshot was altered since the splits "
             "were made; materialize raw_dataset and validated_splits again."
         ) from error
-    return encode_pixels(square, job.encoding, job.quality)
+    return image_id, encode_pixels(square, job.encoding, job.quality)
 
 
 def _pictures(job: ShardJob, rows: pa.Table) -> Iterator[tuple[str, bytes]]:

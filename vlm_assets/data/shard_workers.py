@@ -1,4 +1,8 @@
-"""Shards made by processes of this machine: progress in one line, errors as one error, no process outlives us."""
+"""Shards made by processes of this machine: progress in one line, errors as one error, no process outlives us.
+
+A process makes one file at a time. Where there are few files, or one is much larger than the others, threads within the
+processes keep all cores busy: decoding, resizing and encoding release Python's lock.
+"""
 
 import multiprocessing
 import os
@@ -8,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -19,13 +24,31 @@ from vlm_assets.errors import SourceError
 from vlm_assets.progress import Progress
 
 FEW_PICTURES = 1000  # done sooner than processes are started
+FEW_FILES = 8  # per worker: from here on the last file that one makes alone costs no more than an eighth of the time
+MOST_THREADS = 4  # that Python's lock leaves busy in one process
 POLL_SECONDS = 0.5
 
 
-def worker_count(wanted: int, pictures: int, files: int) -> int:
-    """How many processes are worth starting; `wanted` 0 is one for each core that this process may use."""
-    available = wanted or available_cores()
-    return 1 if pictures < FEW_PICTURES else max(1, min(available, files))
+@dataclass(frozen=True)
+class Crew:
+    """Who makes the files."""
+
+    processes: int
+    threads: int  # in each
+
+    def __str__(self) -> str:
+        """As the log has it."""
+        return (
+            f"{self.processes} process{'es' * (self.processes > 1)} of {self.threads} thread{'s' * (self.threads > 1)}"
+        )
+
+
+def crew_for(wanted: int, pictures: int, files: int) -> Crew:
+    """What is worth starting for `wanted` workers; 0 is one for each core that this process may use."""
+    workers = wanted or available_cores()
+    processes = 1 if pictures < FEW_PICTURES else max(1, min(workers, files))
+    threads = min(workers, MOST_THREADS) if files < FEW_FILES * workers else 1
+    return Crew(processes, threads)
 
 
 def run_here(job: ShardJob, tasks: Iterable[ShardTask], progress: Progress) -> None:

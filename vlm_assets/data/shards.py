@@ -12,7 +12,7 @@ from vlm_assets.data.captions import CaptionTokenizer, TokenCounts, read_tokeniz
 from vlm_assets.data.encoding import Encoding
 from vlm_assets.data.shard_files import ShardJob, encoded_bytes, shard_info
 from vlm_assets.data.shard_plan import ShardPlan
-from vlm_assets.data.shard_workers import run_here, run_in_processes, worker_count
+from vlm_assets.data.shard_workers import crew_for, run_here, run_in_processes
 from vlm_assets.data.tables import read_json, read_rows, write_json
 from vlm_assets.progress import Progress
 from vlm_serving.preprocessing import PreprocessingContract
@@ -90,17 +90,19 @@ def _make(
 ) -> None:
     files = sum(plan.files(rows_per_file).values())
     tasks = plan.tasks(rows_per_file)
-    workers = worker_count(settings.workers, plan.pictures, files)
+    crew = crew_for(settings.workers, plan.pictures, files)
     progress = Progress("shards", plan.pictures, log)
     if settings.ray_address or settings.nodes > 1:
         from vlm_assets.data.ray_shards import run_on_ray
 
         run_on_ray(job, tasks, settings.ray_address, settings.nodes * settings.workers, progress)
-    elif workers == 1:
-        run_here(job, tasks, progress)
     else:
-        log(f"shards: {files:,} files by {workers} processes")
-        run_in_processes(job, tasks, workers, progress)
+        log(f"shards: {files:,} files by {crew}")
+        job = replace(job, threads=crew.threads)
+        if crew.processes == 1:
+            run_here(job, tasks, progress)
+        else:
+            run_in_processes(job, tasks, crew.processes, progress)
     progress.done()
 
 

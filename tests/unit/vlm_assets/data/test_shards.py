@@ -174,6 +174,31 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(made, tmp_path: Path, 
     assert (path / "summary.json").read_bytes() == (made["path"] / "summary.json").read_bytes()
 
 
+def test_one_large_file_is_shared_by_the_workers_and_has_the_same_bytes(made, tmp_path: Path):
+    lines: list[str] = []
+    whole = replace(SMALL, shard_bytes=10_000_000)
+    alone = make(made, tmp_path / "alone", whole)
+    together = tmp_path / "together"
+    together.mkdir()
+    write_shards(made["splits"], made["raw"], made["bundle"], together, lines.append, replace(whole, workers=2))
+    assert lines[0] == "shards: 4 files by 1 process of 2 threads"
+    assert files_of(together) == files_of(alone) and len(shard_paths(together, "train")) == 1
+
+
+@pytest.mark.parametrize(
+    ("workers", "pictures", "files", "crew"),
+    [
+        (1, 10_000, 1, "1 process of 1 thread"),
+        (2, 500, 1, "1 process of 2 threads"),
+        (2, 2_822, 3, "2 processes of 2 threads"),
+        (16, 10_000, 12, "12 processes of 4 threads"),
+        (16, 1_000_000, 1_100, "16 processes of 1 thread"),
+    ],
+)
+def test_processes_for_many_files_and_threads_for_few(workers: int, pictures: int, files: int, crew: str):
+    assert str(shard_workers.crew_for(workers, pictures, files)) == crew
+
+
 def test_finished_shards_are_kept_and_damaged_ones_made_again(made, tmp_path: Path):
     scratch = make(made, tmp_path / "scratch")
     kept, cut, gone = sorted(scratch.glob("*.parquet"))[:3]
@@ -244,7 +269,7 @@ def test_progress_counts_all_workers(made, tmp_path: Path, monkeypatch):
     )
     count = len(shard_rows(made["path"]))
     assert f"100% {count}/{count} pictures" in lines[-1]
-    assert "by 2 processes" in lines[0]
+    assert "by 2 processes of 2 threads" in lines[0]
 
 
 def test_splits_of_another_snapshot_are_refused(made, tmp_path: Path):
