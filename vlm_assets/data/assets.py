@@ -17,7 +17,7 @@ from vlm_assets.training.base_on_demand import base_of_this_run
 
 GROUP = "data"
 OWNERS = ["team:vlm"]
-RAW_CODE_VERSION = "4"
+RAW_CODE_VERSION = "5"
 SPLITS_CODE_VERSION = "5"
 SHARDS_CODE_VERSION = "2"
 

@@ -232,6 +232,13 @@ def test_packs_split_at_their_size_and_read_back_in_order(tmp_path: Path):
     assert [name for name, _ in stream_pictures(tmp_path)] == [str(number) for number in range(10)]
 
 
+def test_pictures_stand_in_the_packs_byte_for_byte(tmp_path: Path):
+    """No compression over the compressed: a reader takes them from the disk as they are."""
+    imported(tmp_path, [SourceRow("a", data := png(1), captions=("x",))])
+    (pack,) = tmp_path.glob("pictures-*.parquet")
+    assert data in pack.read_bytes()
+
+
 def test_the_contact_sheet_is_small_and_shows_something(tmp_path: Path):
     rows = [SourceRow(str(seed), png(seed), captions=(f"picture number {seed} ü—",)) for seed in range(40)]
     imported(tmp_path, rows)
