@@ -257,7 +257,7 @@ class GeneratedSource:
         """They are the same every time."""
         return str(self.count)
 
-    def total(self) -> int:
+    def total(self, log: Log = silent) -> int:
         """Pictures."""
         return self.count
 

@@ -9,22 +9,37 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from vlm_assets.data.snapshot import Reading
-from vlm_assets.data.tables import PICTURES, write_pack
+from vlm_assets.data.tables import PICTURES, PackFile
 
 PACK_BYTES = 64 * 1024 * 1024  # of pictures: some seconds of work, all that a kill can cost
 PREFIX = "pictures"
 
 
 class ImportPacks:
-    """Writes pictures with the readings that led to them into `work`; finds there what an earlier run finished."""
+    """Writes pictures with the readings that led to them into `work`; finds there what an earlier run finished.
+
+    A context: what is unfinished at its end goes.
+    """
 
     def __init__(self, work: Path, pack_bytes: int = PACK_BYTES) -> None:
         self._work, self._pack_bytes = work, pack_bytes
         self._count = 0
-        self._clear()
+        self._readings: list[Reading] = []
+        self._pack: PackFile | None = None
+
+    def __enter__(self) -> Self:
+        """Remove what a killed run was writing."""
+        for file in self._work.glob(f".{PREFIX}-*"):
+            file.unlink()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove what is unfinished."""
+        if self._pack is not None:
+            self._pack.abandon()
 
     def finished(self) -> Iterator[Reading]:
         """Yield what the whole packs of an earlier run hold, in order; goes on behind them from then on."""
@@ -35,16 +50,17 @@ class ImportPacks:
     def add(self, reading: Reading, picture: Mapping[str, Any] | None) -> None:
         """Take a reading, and its row of the pack if the picture is new."""
         self._readings.append(reading)
-        if picture is not None:
-            self._pictures.append(picture)
-            self._bytes += len(picture["image"]["bytes"])
-        if self._bytes >= self._pack_bytes:
-            self._flush()
+        if picture is None:
+            return
+        pack = self._pack = self._pack or self._open()
+        pack.add(picture)
+        if pack.bytes >= self._pack_bytes:
+            self._finish_pack(pack)
 
     def finish(self, directory: Path) -> None:
         """Write what is waiting and put all packs into `directory`."""
-        if self._pictures or self._count == 0:
-            self._flush()
+        if self._pack is not None or self._count == 0:
+            self._finish_pack(self._pack or self._open())
         for number in range(self._count):
             pack = self._pack_path(number)
             if directory == self._work:
@@ -52,21 +68,19 @@ class ImportPacks:
             else:
                 _link(pack, directory / pack.name)
 
-    def _flush(self) -> None:
-        pack = self._pack_path(self._count)
-        with _renamed_when_whole(pack) as fresh:
-            write_pack(fresh, PICTURES, self._pictures)
-        with _renamed_when_whole(self._journal_path(self._count)) as fresh:
-            head = {"pack": pack.name, "bytes": pack.stat().st_size}
-            lines = (json.dumps(line) for line in (head, *(reading.to_json() for reading in self._readings)))
-            fresh.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self._count += 1
-        self._clear()
+    def _open(self) -> PackFile:
+        path = self._pack_path(self._count)
+        return PackFile(path.with_name(f".{path.name}"), PICTURES)
 
-    def _clear(self) -> None:
-        self._readings: list[Reading] = []
-        self._pictures: list[Mapping[str, Any]] = []
-        self._bytes = 0
+    def _finish_pack(self, fresh: PackFile) -> None:
+        fresh.close()
+        pack = fresh.path.replace(self._pack_path(self._count))
+        head = {"pack": pack.name, "bytes": pack.stat().st_size}
+        lines = (json.dumps(line) for line in (head, *(reading.to_json() for reading in self._readings)))
+        with _renamed_when_whole(self._journal_path(self._count)) as journal:
+            journal.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        self._count += 1
+        self._readings, self._pack = [], None
 
     def _journal(self, number: int) -> list[dict[str, Any]] | None:
         pack = self._pack_path(number)

@@ -24,7 +24,7 @@ FOREIGN_SUFFIXES = frozenset({".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2"
 PICTURE_SUFFIXES = FOREIGN_SUFFIXES.union(*SUFFIXES.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PictureFile:
     """What the file says of itself. Width and height are those of the upright picture."""
 

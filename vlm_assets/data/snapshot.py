@@ -5,9 +5,9 @@ read them was killed and started again.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlm_assets.data.picture_file import PictureFile
 from vlm_assets.data.sources.base import SKIPPED, Slots
@@ -45,6 +45,16 @@ class Reading:
         return cls(**(value | {"file": file, "captions": captions}))
 
 
+class Mention(NamedTuple):
+    """What one row of the source says of its picture."""
+
+    source_row: str
+    number: int  # its place in the whole source
+    captions: tuple[int, ...]  # which of the picture's it says
+    group: str  # "" = none
+    split: str  # "" = none
+
+
 @dataclass(slots=True)
 class Picture:
     """One picture of the snapshot, as far as the rows read so far tell. Who trains is decided row by row, later."""
@@ -54,11 +64,7 @@ class Picture:
     file_name: str  # of its first row
     captions: dict[str, int] = field(default_factory=dict[str, int])  # and their numbers; the first is the primary
     slots: list[Slots] = field(default_factory=list[Slots])  # by caption
-    source_rows: list[str] = field(default_factory=list[str])  # those that show exactly these pixels
-    row_numbers: list[int] = field(default_factory=list[int])  # by row: its place in the whole source
-    row_captions: list[list[int]] = field(default_factory=list[list[int]])  # by row: which captions it says
-    groups: list[str] = field(default_factory=list[str])  # by row; "" = none
-    given_splits: list[str] = field(default_factory=list[str])  # by row; "" = none
+    mentions: list[Mention] = field(default_factory=list[Mention])  # by the rows that show exactly these pixels
 
     @property
     def image_id(self) -> str:
@@ -67,6 +73,7 @@ class Picture:
 
     def to_row(self) -> dict[str, Any]:
         """The picture as a row of rows.parquet."""
+        source_rows, numbers, captions, groups, splits = zip(*self.mentions, strict=True)
         return {
             "image_id": self.image_id,
             "sha256": self.sha256,
@@ -75,13 +82,13 @@ class Picture:
             "format": self.file.format,
             "captions": list(self.captions),
             "slots": slots_json(self.slots),
-            "copies": len(self.source_rows),
+            "copies": len(self.mentions),
             "file_name": self.file_name,
-            "source_rows": self.source_rows,
-            "row_numbers": self.row_numbers,
-            "row_captions": self.row_captions,
-            "groups": self.groups,
-            "given_splits": self.given_splits,
+            "source_rows": source_rows,
+            "row_numbers": numbers,
+            "row_captions": captions,
+            "groups": groups,
+            "given_splits": splits,
             "mode": self.file.mode,
             "exif_orientation": self.file.orientation,
             "frames": self.file.frames,
@@ -95,11 +102,8 @@ class Picture:
             if caption not in self.captions:
                 self.captions[caption] = len(self.slots)
                 self.slots.append(slots)
-        self.source_rows.append(reading.source_row)
-        self.row_numbers.append(number)
-        self.row_captions.append([self.captions[caption] for caption, _ in reading.captions])
-        self.groups.append(reading.group)
-        self.given_splits.append(reading.split)
+        said = tuple(self.captions[caption] for caption, _ in reading.captions)
+        self.mentions.append(Mention(reading.source_row, number, said, reading.group, reading.split))
 
 
 def count_reasons(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
@@ -147,11 +151,11 @@ class Snapshot:
 
     def split_conflicts(self) -> int:
         """How many pictures have rows for which the source prescribes different splits."""
-        return sum(len(set(picture.given_splits) - {""}) > 1 for picture in self.pictures.values())
+        return sum(len({said.split for said in one.mentions} - {""}) > 1 for one in self.pictures.values())
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The pictures as rows of rows.parquet, in the order met."""
-        return [picture.to_row() for picture in self.pictures.values()]
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the pictures as rows of rows.parquet, in the order met."""
+        return (picture.to_row() for picture in self.pictures.values())
 
     def _put_aside(self, reading: Reading) -> None:
         columns = ("source_row", "file_name", "reason", "detail")

@@ -4,7 +4,9 @@
 # pyright: reportUnknownParameterType=false
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +21,7 @@ PACK_OPTIONS: dict[str, Any] = {
     "use_dictionary": False,  # no picture is there twice
     "write_statistics": ["sha256"],
 }
+ROWS_AT_ONCE = 5_000  # of a table without pictures
 ROWS_PER_GROUP = 256  # what a reader must hold at once: a picture of 1 MB makes 256 MB
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # the layout of `datasets.Image`
 
@@ -81,9 +84,12 @@ def slots_json(slots: Sequence[Mapping[str, str]]) -> str:
     return json.dumps(list(slots) if any(slots) else [], ensure_ascii=False)
 
 
-def write_rows(path: Path, schema: pa.Schema, rows: Sequence[Row]) -> None:
-    """Write a table that fits into memory."""
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path, compression="zstd")
+def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Row]) -> None:
+    """Write a table, some thousand rows of it in memory at a time."""
+    remaining = iter(rows)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while batch := list(islice(remaining, ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -99,12 +105,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object for people and programs alike."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def write_pack(path: Path, schema: pa.Schema, rows: Sequence[Row]) -> None:
-    """Write one file of pictures, in row groups that a reader can hold."""
-    table = pa.Table.from_pylist(list(rows), schema=with_features(schema))
-    pq.write_table(table, path, row_group_size=ROWS_PER_GROUP, **PACK_OPTIONS)
 
 
 def pick_pictures(directory: Path, sha256s: Collection[str]) -> dict[str, bytes]:
@@ -130,56 +130,74 @@ def stream_pictures(directory: Path) -> Iterator[tuple[str, bytes]]:
                     yield row["sha256"], row["image"]["bytes"]
 
 
-class PackWriter:
-    """Writes rows with pictures to `<prefix>-00000.parquet`, `-00001`, ..., each of about PACK_BYTES of pictures."""
+class PackFile:
+    """One file of pictures, in row groups that a reader can hold; only what waits for its group is in memory."""
 
-    def __init__(self, directory: Path, prefix: str, schema: pa.Schema, pack_bytes: int = PACK_BYTES) -> None:
-        self.rows = 0
-        self.packs = 0
-        self._directory, self._prefix, self._schema = directory, prefix, with_features(schema)
-        self._pack_bytes = pack_bytes
-        self._written_bytes = 0
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.bytes = path, 0  # bytes of the pictures taken
+        self._schema = with_features(schema)
+        self._writer = pq.ParquetWriter(path, self._schema, **PACK_OPTIONS)
         self._waiting: list[Row] = []
-        self._writer: pq.ParquetWriter | None = None
 
     def add(self, row: Row) -> None:
         """Take one row whose `image` is {"bytes", "path"}."""
         self._waiting.append(row)
-        self._written_bytes += len(row["image"]["bytes"])
-        self.rows += 1
-        if len(self._waiting) >= ROWS_PER_GROUP or self._written_bytes >= self._pack_bytes:
-            self._flush()
-        if self._written_bytes >= self._pack_bytes:
-            self._close_pack()
+        self.bytes += len(row["image"]["bytes"])
+        if len(self._waiting) == ROWS_PER_GROUP:
+            self._write()
 
     def close(self) -> None:
-        """Write what is waiting; a writer that took no row leaves one empty file, so that readers find the columns."""
-        if self._waiting or self.packs == 0:
-            self._flush()
-        self._close_pack()
+        """Write what is waiting, and the footer."""
+        if self._waiting:
+            self._write()
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Remove the file."""
+        with suppress(OSError, pa.ArrowException):  # the disk is full, and it is not to be kept
+            self._writer.close()
+        self.path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
+        self._waiting.clear()
+
+
+class PackWriter:
+    """Writes rows with pictures to `<prefix>-00000.parquet`, `-00001`, ..., each of about PACK_BYTES of pictures."""
+
+    def __init__(self, directory: Path, prefix: str, schema: pa.Schema, pack_bytes: int = PACK_BYTES) -> None:
+        self.packs = 0
+        self._directory, self._prefix, self._schema, self._pack_bytes = directory, prefix, schema, pack_bytes
+        self._pack: PackFile | None = None
+
+    def add(self, row: Row) -> None:
+        """Take one row whose `image` is {"bytes", "path"}."""
+        pack = self._pack = self._pack or self._open()
+        pack.add(row)
+        if pack.bytes >= self._pack_bytes:
+            self._close()
 
     def __enter__(self) -> Self:
-        """Nothing to prepare: the first file opens with the first rows."""
+        """Nothing to prepare: the first file opens with the first row."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the files."""
-        self.close()
+        """Close the last file; without a row there is an empty one, so that readers find the columns."""
+        if not self.packs:
+            self._pack = self._open()
+        self._close()
 
-    def _flush(self) -> None:
-        if self._writer is None:
-            path = self._directory / f"{self._prefix}-{self.packs:05d}.parquet"
-            self._writer = pq.ParquetWriter(path, self._schema, **PACK_OPTIONS)
-            self.packs += 1
-        self._writer.write_table(pa.Table.from_pylist(list(self._waiting), schema=self._schema))
-        self._waiting.clear()
+    def _open(self) -> PackFile:
+        self.packs += 1
+        return PackFile(self._directory / f"{self._prefix}-{self.packs - 1:05d}.parquet", self._schema)
 
-    def _close_pack(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._writer, self._written_bytes = None, 0
+    def _close(self) -> None:
+        if self._pack is not None:
+            self._pack.close()
+        self._pack = None
 
 
 def with_features(schema: pa.Schema) -> pa.Schema:

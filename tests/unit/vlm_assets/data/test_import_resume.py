@@ -97,6 +97,7 @@ def test_broken_off_anywhere_and_run_again(tmp_path: Path, undisturbed: dict[str
     with pytest.raises(Broken):
         import_source(BreakingSource(mixed_rows(), after), tmp_path, max_bad_fraction=1, log=lambda _: None,
                       scratch=scratch, pack_bytes=PACK_BYTES)  # fmt: skip
+    assert not list(scratch.glob(".pictures-*")), "a pack that was not finished does not stay"
     kept = {file.name: file.stat().st_mtime_ns for file in scratch.glob("pictures-*")}
     lines = imported(out, mixed_rows(), scratch)
     assert contents(out) == undisturbed
@@ -112,8 +113,10 @@ def test_a_pack_that_lost_its_end_is_made_again(tmp_path: Path, undisturbed: dic
                       scratch=scratch, pack_bytes=PACK_BYTES)  # fmt: skip
     pack = scratch / "pictures-00001.parquet"
     pack.write_bytes(pack.read_bytes()[:-50])
+    (scratch / ".pictures-00007.parquet").write_bytes(b"what a killed run was writing")
     imported(out, mixed_rows(), scratch)
     assert contents(out) == undisturbed
+    assert not list(scratch.glob(".pictures-*"))
 
 
 def start(store: Path) -> subprocess.Popen[str]:
