@@ -8,7 +8,7 @@ from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.data.config import RawDatasetConfig, ShardsConfig, SplitConfig
 from vlm_assets.data.metadata import raw_metadata, shard_metadata, split_metadata
 from vlm_assets.data.raw import import_source
-from vlm_assets.data.shards import sample_texts, write_shards
+from vlm_assets.data.shards import contract_of, sample_texts, write_shards
 from vlm_assets.data.splits import write_splits
 from vlm_assets.data.versioning import RegistryConfig, build_versioned, restore
 from vlm_assets.resources import OPTIONAL, StoreResource, TrackerResource
@@ -102,7 +102,8 @@ def tokenized_shards(
     base = base_of_this_run(context, base_model, store, tracker)
     bundle = opened.directory(base) / "bundle"
     parents = (validated_splits, raw_dataset, base)
-    recipe = Recipe("tokenized_shards", SHARDS_CODE_VERSION, config.recipe(), parents)
+    inputs = {"contract_sha256": contract_of(bundle).sha256}
+    recipe = Recipe("tokenized_shards", SHARDS_CODE_VERSION, config.recipe(), parents, inputs)
 
     def write(draft: Draft) -> None:
         splits, raw = opened.directory(validated_splits), opened.directory(raw_dataset)

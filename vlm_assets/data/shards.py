@@ -52,7 +52,7 @@ def write_shards(
     the order of the snapshot. Shards are made in `scratch`, where a killed run leaves the finished ones to the next.
     Raises SourceError, StoreError.
     """
-    contract = PreprocessingContract.from_json(read_json(bundle / CONTRACT))
+    contract = contract_of(bundle)
     plan = ShardPlan(splits, raw)
     made = scratch or directory
     text = read_tokenizer(bundle, contract)
@@ -72,6 +72,11 @@ def write_shards(
     return plan.counts
 
 
+def contract_of(directory: Path) -> PreprocessingContract:
+    """The preprocessing contract of a bundle, or of a directory of shards."""
+    return PreprocessingContract.from_json(read_json(directory / CONTRACT))
+
+
 def shard_paths(directory: Path, split: str) -> list[Path]:
     """The files of one split, in order; `test` does not name those of `test_unseen_role`."""
     return sorted(directory.glob(f"{split}-[0-9]*.parquet"))
@@ -79,7 +84,7 @@ def shard_paths(directory: Path, split: str) -> list[Path]:
 
 def sample_texts(directory: Path, bundle: Path, limit: int = 5) -> list[dict[str, str]]:
     """Captions beside their word pieces, from the training shards: what the model reads."""
-    contract = PreprocessingContract.from_json(read_json(directory / CONTRACT))
+    contract = contract_of(directory)
     tokenizer = CaptionTokenizer(read_tokenizer(bundle, contract), contract)
     rows = read_rows(shard_paths(directory, "train")[0], ["captions", "input_ids"])[:limit]
     return [{"caption": row["captions"][0], "word pieces": tokenizer.pieces(row["input_ids"][0])} for row in rows]

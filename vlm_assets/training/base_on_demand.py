@@ -28,6 +28,11 @@ def build_base(
     recipe = Recipe("base_model", CODE_VERSION, config.model_dump(), inputs=base_inputs(config.start))
 
     def write(draft: Draft) -> None:
+        pretrains = "pretraining takes minutes, and the lines below say how long still"
+        effort = pretrains if config.start.kind == "blip_mini" else "fetched once"
+        context.log.info(
+            f"base_model {recipe.version} is not there yet and is made now, for this and later runs: {effort}"
+        )
         with tracker.run(context, "base_model") as run:
 
             def metric(name: str, value: float, step: int) -> None:

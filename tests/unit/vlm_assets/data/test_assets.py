@@ -136,8 +136,9 @@ def test_shards_follow_the_base_models_contract(tmp_path: Path, instance: dg.Dag
     assert metadata["dagster/row_count"] == sum(ref.counts.values()) == 60
     assert (metadata["image_size_px"], metadata["truncated_captions"]) == (32, 0)
     assert [column.name for column in metadata["dagster/column_schema"].columns][:2] == ["image_id", "image"]
-    parents = store.open().manifest(ref)["recipe"]["parents"]
-    assert set(parents) == {"raw_dataset", "validated_splits", "base_model"}
+    recipe = store.open().manifest(ref)["recipe"]
+    assert set(recipe["parents"]) == {"raw_dataset", "validated_splits", "base_model"}
+    assert recipe["inputs"] == {"contract_sha256": metadata["contract_sha256"]}, "the manifest says which contract"
 
 
 def test_a_missing_folder_fails_the_run_with_its_name(tmp_path: Path, instance: dg.DagsterInstance):

@@ -48,9 +48,14 @@ SHARDS = [raw_dataset, validated_splits, tokenized_shards]
 SMALL = {"image_size_px": 32, "width": 32, "heads": 2, "vision_layers": 1, "text_layers": 1, "vocab_size": 400}
 
 
-def test_shards_alone_make_the_base_model_that_the_config_describes(tmp_path: Path, instance: dg.DagsterInstance):
+def test_shards_alone_make_the_base_model_that_the_config_describes(
+    tmp_path: Path, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+):
     first = materialize(tmp_path, SHARDS, SMALL, instance)
     assert image_size(first) == 32
+    before, _, after = capfd.readouterr().err.partition("is not there yet and is made now, for this and later runs: ")
+    assert after.startswith("pretraining takes minutes, and the lines below say how long still")
+    assert "pretrain" not in before, "said before it begins"
     made = instance.get_latest_materialization_event(dg.AssetKey("base_model"))
     assert made is not None  # the UI shows it, too
     other = materialize(tmp_path, [tokenized_shards], {**SMALL, "image_size_px": 48}, instance)
