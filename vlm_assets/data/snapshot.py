@@ -180,14 +180,17 @@ class Snapshot:
                 f"All {len(self.skipped):,} rows of the source are skipped, as its settings say. First: "
                 f"{first['source_row']}: {first['reason']}. Loosen them."
             )
-        share = 100 * bad / wanted
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons().items())
         first = self.quarantine[0] if self.quarantine else {"source_row": "", "detail": ""}
-        stopped = f" Stopped after {self.rows_read:,} rows." if self.rows_read < self._total else ""
+        detail = first["detail"] if first["detail"].endswith((".", "!", "?", "…")) else f"{first['detail']}."
+        which, stopped = f"{bad:,} of {wanted:,} rows of the source are unusable ({100 * bad / wanted:.1f} %; ", ""
+        if self.rows_read < self._total:
+            stopped = f" Stopped after {self.rows_read:,} rows."
+            if bad == self.rows_read - len(self.skipped):
+                which = f"All rows read so far ({bad:,} of {wanted:,}) are unusable ("
         return UnusableSourceError(
-            f"{bad:,} of {wanted:,} rows of the source are unusable ({share:.1f} %; {reasons}), allowed are "
-            f"{100 * self._max_bad_fraction:g} %.{stopped} First: {first['source_row']}: {first['detail']} "
-            "Repair the source, or raise max_bad_fraction."
+            f"{which}{reasons}), allowed are {100 * self._max_bad_fraction:g} %.{stopped} First: "
+            f"{first['source_row']}: {detail} Repair the source, or raise max_bad_fraction."
         )
 
     def _resolved(self, reading: Reading) -> Reading:

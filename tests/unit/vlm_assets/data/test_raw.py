@@ -147,7 +147,7 @@ def test_too_many_unusable_rows_stop_the_import(tmp_path: Path):
 
 
 def test_a_hopeless_source_is_refused_before_it_is_read_to_the_end(tmp_path: Path):
-    bad = [SourceRow(f"line {n}", reason="missing_picture", detail=f"no {n}.png.") for n in range(1000)]
+    bad = [SourceRow(f"line {n}", reason="missing_picture", detail=f"no {n}.png") for n in range(1000)]
     seen: list[str] = []
 
     class Watched(ListSource):
@@ -157,7 +157,7 @@ def test_a_hopeless_source_is_refused_before_it_is_read_to_the_end(tmp_path: Pat
                 yield row
 
     message = (
-        r"51 of 1,000 rows of the source are unusable \(5\.1 %; missing_picture 51\), allowed are 5 %\. "
+        r"^All rows read so far \(51 of 1,000\) are unusable \(missing_picture 51\), allowed are 5 %\. "
         r"Stopped after 51 rows\. First: line 0: no 0\.png\. Repair the source, or raise max_bad_fraction\."
     )
     with pytest.raises(SourceError, match=message):
