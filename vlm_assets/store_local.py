@@ -5,6 +5,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
+from vlm_assets.disk import room_needed
 from vlm_assets.errors import StoreError
 from vlm_assets.manifest import MANIFEST
 from vlm_assets.store import HOUSEKEEPING
@@ -65,24 +66,27 @@ class LocalBackend:
         path = self.root / key
         fresh = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(text)
-        except OSError as error:
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)
-            raise StoreError(
-                f"Cannot write {path}: {error.strerror}. Give write permission, or set VLM_STORE."
-            ) from error
-        if not only_if_absent:
-            fresh.replace(path)
-            return True
-        try:
+            self._write(fresh, text)
+            if not only_if_absent:
+                fresh.replace(path)
+                return True
             os.link(fresh, path)
         except FileExistsError:
             return False
         finally:
-            fresh.unlink()
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
         return True
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            with room_needed(path.parent, self.disk_setting):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+        except OSError as error:
+            raise StoreError(
+                f"Cannot write {path.parent}: {error.strerror}. Give write permission, or set VLM_STORE."
+            ) from error
 
     def list_keys(self, prefix: str) -> list[str]:
         """See Backend."""

@@ -23,15 +23,15 @@ TASKS_AT_ONCE = 1000  # each carries the captions of its pictures: a few megabyt
 def run_on_ray(job: ShardJob, tasks: Iterable[ShardTask], address: str, workers: int, progress: Progress) -> None:
     """Make the shards on the cluster at `address` ("": the one that this machine belongs to); `workers` 0: all cores.
 
-    Raises ConfigError if there is no cluster, and the first error of a task; finished shards stay.
+    Raises ConfigError if there is no cluster, and the first error of a task as `make_shard` does; finished shards stay.
     """
     with _connected(address):
         waiting = iter(tasks)
         while batch := [task for task, _ in zip(waiting, range(TASKS_AT_ONCE), strict=False)]:
             for answer in _mapped(job, batch, workers):
                 if answer["error"]:
-                    kind, text = json.loads(answer["error"])
-                    raise KINDS.get(kind, SourceError)(text)
+                    kind, text, errno = json.loads(answer["error"])
+                    raise OSError(errno, text) if errno else KINDS.get(kind, SourceError)(text)
                 progress.advance(answer["pictures"])
 
 
@@ -91,7 +91,7 @@ class _Maker:
             _check_visible(job)
             make_shard(job, task, lambda _: None)
         except (VlmError, OSError) as found:
-            error = json.dumps([type(found).__name__, str(found)])
+            error = json.dumps([type(found).__name__, str(found), getattr(found, "errno", None)])
         return {"pictures": task.rows.num_rows, "error": error}
 
 

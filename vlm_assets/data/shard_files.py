@@ -19,6 +19,7 @@ from vlm_assets.data.encoding import SUFFIX, Encoding, encode_pixels
 from vlm_assets.data.shard_plan import ShardTask
 from vlm_assets.data.tables import SHARD, with_features
 from vlm_assets.data.workers import in_order
+from vlm_assets.disk import NO_ROOM
 from vlm_assets.errors import SourceError, StoreError
 from vlm_serving.errors import PictureError
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
@@ -54,7 +55,8 @@ Report = Callable[[int], object]
 def make_shard(job: ShardJob, task: ShardTask, report: Report) -> None:
     """Write one file; it appears under its name when it is whole. One that is there already is kept.
 
-    `report` gets the number of pictures done since it was last called. Raises SourceError, StoreError.
+    `report` gets the number of pictures done since it was last called. Raises SourceError, StoreError, and OSError
+    where there is no room.
     """
     path = job.directory / task.name
     if is_finished(path, task):
@@ -67,9 +69,11 @@ def make_shard(job: ShardJob, task: ShardTask, report: Report) -> None:
             os.fsync(file.fileno())
         fresh.replace(path)
     except OSError as error:
+        if error.errno in NO_ROOM:  # the store says how much is free, and which setting names another disk
+            raise
         raise StoreError(
-            f"Cannot write the shard {path}: {error}. Make room or give write permission, and run it again: finished "
-            "shards are kept."
+            f"Cannot write the shard {path}: {error}. Give write permission, or remove what is in the way, and run it "
+            "again: finished shards are kept."
         ) from error
     finally:
         fresh.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Shards: what is in them, that nothing but the inputs decides their bytes, and what happens when it goes wrong."""
 
-import errno
 import io
 import json
 import os
@@ -20,7 +19,7 @@ from PIL import Image
 from tests.tiny import tiny_bundle
 from tests.unit.vlm_assets.data.pictures import encoded, picture, png
 from tests.unit.vlm_assets.data.shard_inputs import write_inputs
-from vlm_assets.data import shard_files, shard_workers
+from vlm_assets.data import shard_workers
 from vlm_assets.data.captions import CaptionTokenizer, read_tokenizer
 from vlm_assets.data.config import ShardsConfig
 from vlm_assets.data.encoding import decode_pixels, encode_pixels
@@ -293,14 +292,13 @@ def test_a_picture_that_cannot_be_decoded_is_one_clear_error(inputs, tmp_path: P
     assert not list(out.glob(".*")), "no half-written file"
 
 
-def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_written(made, tmp_path: Path, monkeypatch):
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(shard_files.pq.ParquetWriter, "write_table", full)
-    with pytest.raises(StoreError, match=r"Cannot write the shard .*No space left on device. Make room"):
-        make(made, tmp_path / "shards")
-    assert list((tmp_path / "shards").iterdir()) == []
+def test_a_shard_that_cannot_be_written_is_one_clear_error(made, tmp_path: Path):
+    (tmp_path / "shards" / "train-00000.parquet").mkdir(parents=True)
+    with pytest.raises(
+        StoreError, match=r"Cannot write the shard .*train-00000\.parquet: .*Give write permission, or rem"
+    ):
+        write_shards(made["splits"], made["raw"], made["bundle"], tmp_path / "shards", nothing, SMALL)
+    assert not list((tmp_path / "shards").glob(".*"))
 
 
 def test_a_worker_killed_from_outside_is_one_clear_error(made, tmp_path: Path, monkeypatch):
