@@ -9,21 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
-from transformers import (
-    BlipForConditionalGeneration,
-    EarlyStoppingCallback,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import BlipForConditionalGeneration, EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from vlm_assets.errors import TrainingError
-from vlm_assets.training.adaptation import adapt, merge, plain
+from vlm_assets.training.adaptation import adapt, merge
 from vlm_assets.training.augmentation import Augmentation
 from vlm_assets.training.batches import Collator, Example, PairDataset
-from vlm_assets.training.length_sampler import LengthGroupedSampler
+from vlm_assets.training.caption_trainer import CaptionTrainer, Validator
 from vlm_assets.training.preflight import check_training
 from vlm_assets.training.recipe import TrainSettings
 from vlm_assets.training.reporting import COMPLETE, Metric, Reporter, TrainResult
@@ -31,7 +23,6 @@ from vlm_assets.training.tuning import settle
 from vlm_serving.preprocessing import PreprocessingContract
 
 Log = Callable[[str], object]
-Validator = Callable[[Any], dict[str, float]]
 ASKED = re.compile(r"[Tt]ried to allocate ([\d.,]+ ?\w+)")
 
 
@@ -75,7 +66,7 @@ def train(
     return result
 
 
-def _run(trainer: Trainer, settings: TrainSettings, scratch: Path, result: TrainResult, log: Log) -> None:
+def _run(trainer: CaptionTrainer, settings: TrainSettings, scratch: Path, result: TrainResult, log: Log) -> None:
     checkpoint = newest_checkpoint(scratch)
     if checkpoint is not None:
         result.resumed_from_step = int(checkpoint.name.rsplit("-", 1)[1])
@@ -166,7 +157,7 @@ def _trainer(
     precision: str,
     validator: Validator | None,
     prompt_tokens: int,
-) -> Trainer:
+) -> CaptionTrainer:
     evaluates = bool(validation)
     selects = evaluates and validator is not None
     arguments = TrainingArguments(
@@ -197,7 +188,7 @@ def _trainer(
         greater_is_better=True if selects else None,
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
-        dataloader_drop_last=len(examples) >= settings.batch_size,
+        dataloader_drop_last=len(examples) >= settings.batch_size * _world_size(),  # full batches, where there is one
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
         seed=settings.seed,
@@ -223,46 +214,3 @@ def _trainer(
 
 def _world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-class CaptionTrainer(Trainer):
-    """Trainer with three of its ways mended for captions.
-
-    - The loss is the mean over all tokens of an optimizer step, however they are divided into batches and workers:
-      BLIP ignores `num_items_in_batch`, and Trainer would add up the losses of accumulated batches.
-    - Evaluation also captions and scores, so that checkpoints are chosen by CIDEr.
-    - It does not print dictionaries; `Reporter` says it better.
-    """
-
-    validator: Validator | None = None
-    group_by_length = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.remove_callback(PrinterCallback)
-        self.model_accepts_loss_kwargs = True  # what compute_loss below makes true
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Mean loss per token of this batch, weighed by its share of the step's tokens."""
-        outputs = model(**inputs)
-        loss = outputs.loss
-        if num_items_in_batch is not None:
-            tokens = (inputs["labels"] != -100).sum()
-            loss = loss * tokens * self.accelerator.num_processes / num_items_in_batch
-        return (loss, outputs) if return_outputs else loss
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """The loss, and the scores of real captions."""
-        output: Any = super().evaluation_loop(*args, **kwargs)
-        if self.validator is not None:
-            scores = self.validator(plain(self.model))
-            output.metrics.update({f"eval_{name}": value for name, value in scores.items()})
-        return output
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        dataset: Any = train_dataset or self.train_dataset
-        if not self.group_by_length:
-            return super()._get_train_sampler(train_dataset)
-        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, self.args.seed)

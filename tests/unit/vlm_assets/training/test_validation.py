@@ -1,0 +1,48 @@
+"""Validation: every held-out pair counts, however the batches fall."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import tiny_bundle
+from tests.unit.vlm_assets.training.test_fine_tuning import validator
+from tests.unit.vlm_assets.training.test_trainer import FAST, examples
+from vlm_assets.training.batches import IGNORED, Collator, Example, PairDataset
+from vlm_assets.training.trainer import train
+from vlm_serving.bundle import Bundle, open_bundle
+from vlm_serving.model import load_model
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return open_bundle(tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle"))
+
+
+def loss_per_token(bundle: Bundle, model: torch.nn.Module, pairs: list[Example]) -> float:
+    """By hand, one pair at a time: the sum over all tokens by their number."""
+    dataset, collate = PairDataset(pairs), Collator(bundle.contract)
+    model.eval()
+    total = tokens = 0.0
+    with torch.no_grad():
+        for index in range(len(pairs)):
+            batch = collate([dataset[index]])
+            count = int((batch["labels"] != IGNORED).sum())
+            total, tokens = total + float(model(**batch).loss) * count, tokens + count
+    return total / tokens
+
+
+@pytest.mark.parametrize("batch_size", [8, 4])
+def test_seven_pairs_are_validated_in_batches_of_eight_and_of_four(
+    batch_size: int, bundle: Bundle, tmp_path: Path
+) -> None:
+    pairs = examples(bundle.path)
+    settings = replace(FAST, steps=4, checkpoint_every_steps=4, batch_size=batch_size)
+    model = load_model(bundle.path)
+    result = train(
+        model, pairs, pairs[:7], bundle.contract, settings, tmp_path, lambda _: None, validator=validator(bundle)
+    )
+    ((step, loss),) = result.val_loss
+    assert step == 4
+    assert loss == pytest.approx(loss_per_token(bundle, model, pairs[:7]), rel=1e-5)

@@ -1,0 +1,76 @@
+"""Hugging Face's Trainer, mended where it is wrong for captions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, Subset
+from transformers import PrinterCallback, Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from vlm_assets.training.adaptation import plain
+from vlm_assets.training.batches import IGNORED
+from vlm_assets.training.length_sampler import LengthGroupedSampler
+
+Validator = Callable[[Any], dict[str, float]]
+
+
+class CaptionTrainer(Trainer):
+    """Trainer with some of its ways mended.
+
+    - The loss is the mean over all tokens of an optimizer step, however they are divided into batches and workers:
+      BLIP ignores `num_items_in_batch`, and Trainer would add up the losses of accumulated batches.
+    - So is the validation loss, over all pairs: Trainer would leave out what does not fill a batch.
+    - Evaluation also captions and scores, so that checkpoints are chosen by CIDEr.
+    - It does not print dictionaries; `Reporter` says it better.
+    """
+
+    validator: Validator | None = None
+    group_by_length = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = True  # what compute_loss below makes true
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean loss per token of this batch, weighed by its share of the step's tokens."""
+        outputs = model(**inputs)
+        loss = outputs.loss
+        if num_items_in_batch is not None:
+            loss = loss * _tokens(inputs) * self.accelerator.num_processes / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """This worker's share of the validation pairs; the last batch may be short."""
+        dataset: Any = self.eval_dataset
+        mine = Subset(dataset, range(self.args.process_index, len(dataset), self.args.world_size))
+        return DataLoader(mine, self.args.eval_batch_size, collate_fn=self.data_collator)
+
+    def evaluation_loop(self, dataloader: Any, *_: Any, **__: Any) -> EvalLoopOutput:
+        """The mean loss per token, and the scores of real captions."""
+        model: Any = self.model
+        model.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)  # of losses, of tokens
+        for batch in dataloader:
+            tokens = _tokens(batch).to(self.args.device)
+            loss: Any = self.prediction_step(model, batch, prediction_loss_only=True)[0]
+            sums += torch.stack([loss.double() * tokens, tokens.double()])
+        total: Any = self.accelerator.reduce(sums)
+        metrics = {"eval_loss": float(total[0] / total[1])}
+        if self.validator is not None:
+            metrics |= {f"eval_{name}": value for name, value in self.validator(plain(model)).items()}
+        return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # pyright: ignore[reportArgumentType]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        dataset: Any = train_dataset or self.train_dataset
+        if not self.group_by_length:
+            return super()._get_train_sampler(train_dataset)
+        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, self.args.seed)
+
+
+def _tokens(batch: dict[str, Any]) -> Tensor:
+    return (batch["labels"] != IGNORED).sum()
