@@ -11,6 +11,8 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from vlm_assets.training.adaptation import plain
 from vlm_assets.training.batches import IGNORED
+from vlm_assets.training.checkpoints import is_final
+from vlm_assets.training.finite import FiniteWatch
 from vlm_assets.training.length_sampler import LengthGroupedSampler
 
 Validator = Callable[[Any], dict[str, float]]
@@ -23,9 +25,12 @@ class CaptionTrainer(Trainer):
       BLIP ignores `num_items_in_batch`, and Trainer would add up the losses of accumulated batches.
     - So is the validation loss, over all pairs: Trainer would leave out what does not fill a batch.
     - Evaluation also captions and scores, so that checkpoints are chosen by CIDEr.
+    - A loss or gradient that is not finite is noticed in its step.
+    - A training that had ended makes no further step when it is run again.
     - It does not print dictionaries; `Reporter` says it better.
     """
 
+    watch: FiniteWatch
     validator: Validator | None = None
     group_by_length = False
 
@@ -43,6 +48,12 @@ class CaptionTrainer(Trainer):
         if num_items_in_batch is not None:
             loss = loss * _tokens(inputs) * self.accelerator.num_processes / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward; the loss is watched."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.watch.note("loss", loss, self.state.global_step + 1)
+        return loss
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """This worker's share of the validation pairs; the last batch may be short."""
@@ -64,6 +75,21 @@ class CaptionTrainer(Trainer):
         if self.validator is not None:
             metrics |= {f"eval_{name}": value for name, value in self.validator(plain(model)).items()}
         return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # pyright: ignore[reportArgumentType]
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Called before each step of the optimizer. In fp16 the scaler skips steps whose gradients overflow."""
+        norm: Any = super()._get_grad_norm(model, grad_norm)
+        if not self.args.fp16:
+            self.watch.note("gradient norm", norm, self.state.global_step + 1)
+        self.watch.check()
+        return norm
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Trainer looks whether it should stop only after a step."""
+        if is_final(self.state):
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset: Any = train_dataset or self.train_dataset

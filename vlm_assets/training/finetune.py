@@ -73,7 +73,7 @@ def fit(
     judge = CaptionValidator(as_served, pictures_to_judge) if pictures_to_judge else None
     result = train(
         model, examples, with_prompt(validation, prompt_ids, room), start.contract, config.settings(), scratch, log,
-        metric, validator=judge, prompt_tokens=len(prompt_ids), callbacks=callbacks,
+        metric, validator=judge, prompt_tokens=len(prompt_ids), tokenizer=tokenizer, callbacks=callbacks,
     )  # fmt: skip
     scores = judge.estimates(model) if judge and len(pictures_to_judge) > 1 else {}
     counts = {

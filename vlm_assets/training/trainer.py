@@ -4,7 +4,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from vlm_assets.training.adaptation import adapt, merge
 from vlm_assets.training.augmentation import Augmentation
 from vlm_assets.training.batches import Collator, Example, PairDataset
 from vlm_assets.training.caption_trainer import CaptionTrainer, Validator
+from vlm_assets.training.checkpoints import Checkpoints, agreed_checkpoint, sole_writer, step_of
+from vlm_assets.training.finite import FiniteWatch
 from vlm_assets.training.preflight import check_training
 from vlm_assets.training.recipe import TrainSettings
-from vlm_assets.training.reporting import COMPLETE, Metric, Reporter, TrainResult
+from vlm_assets.training.reporting import Metric, Reporter, TrainResult
 from vlm_assets.training.tuning import settle
 from vlm_serving.preprocessing import PreprocessingContract
 
@@ -38,44 +41,47 @@ def train(
     *,
     validator: Validator | None = None,
     prompt_tokens: int = 0,
+    tokenizer: Any = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainResult:
     """Train `model` in place; resumes from the newest complete checkpoint below `scratch`.
 
     `validation` gives the loss curve; `validator` captions and scores (cider, exact_match) at every checkpoint, and
     the weights with the best CIDEr are the ones left in `model`. `prompt_tokens`: how many ids after BOS are given,
-    not learnt. Raises TrainingError: faults of data and settings (all at once), loss not finite, out of memory.
+    not learnt. `tokenizer`: kept with each checkpoint, so that another training may start from it. Raises
+    TrainingError: faults of data and settings (all at once), a value that is not finite, out of memory.
     """
     check_training(model, examples, settings, prompt_tokens)
     device, precision, reason = resolve_device(settings.precision)
     result = TrainResult(device=device, precision=precision)
-    _smooth_labels(model, settings.label_smoothing)
-    trial = _trial_step(model, examples[: settings.batch_size], contract, device, precision)
-    tuning, why = settle(model, settings.threads, settings.attention, device, scratch, trial)
-    log(f"training on {device} in {precision} ({reason}); {len(examples):,} pairs an epoch")
-    log(f"with {tuning} ({why})")
-    adapted = adapt(model, settings)
-    trainer = _trainer(adapted, examples, validation, contract, settings, scratch, precision, validator, prompt_tokens)
-    trainer.add_callback(Reporter(settings, result, log, metric))
-    for callback in callbacks:
-        trainer.add_callback(callback)
-    _run(trainer, settings, scratch, result, log)
-    merge(adapted)
+    with sole_writer(scratch, log), _memory_explained(settings):
+        _smooth_labels(model, settings.label_smoothing)
+        trial = _trial_step(model, examples[: settings.batch_size], contract, device, precision)
+        tuning, why = settle(model, settings.threads, settings.attention, device, scratch, trial)
+        log(f"training on {device} in {precision} ({reason}); {len(examples):,} pairs an epoch")
+        log(f"with {tuning} ({why})")
+        adapted = adapt(model, settings)
+        trainer = _trainer(
+            adapted, examples, validation, contract, settings, scratch, precision, validator, prompt_tokens
+        )
+        trainer.watch = FiniteWatch(settings, scratch, trainer.args.device)
+        reporter = Reporter(settings, result, log, metric, scratch)
+        for callback in (trainer.watch, reporter, Checkpoints(tokenizer), *callbacks):
+            trainer.add_callback(callback)
+        _run(trainer, settings, scratch, result, log)
+        merge(adapted)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_disable()
     return result
 
 
 def _run(trainer: CaptionTrainer, settings: TrainSettings, scratch: Path, result: TrainResult, log: Log) -> None:
-    checkpoint = newest_checkpoint(scratch)
+    checkpoint = agreed_checkpoint(scratch)
     if checkpoint is not None:
-        result.resumed_from_step = int(checkpoint.name.rsplit("-", 1)[1])
+        result.resumed_from_step = step_of(checkpoint)
         log(f"resuming from step {result.resumed_from_step} ({checkpoint})")
     started_s = time.monotonic()
-    try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(out_of_memory(str(error), settings)) from error
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     state = trainer.state
     result.seconds = time.monotonic() - started_s
     result.steps = int(state.global_step)
@@ -87,6 +93,14 @@ def _run(trainer: CaptionTrainer, settings: TrainSettings, scratch: Path, result
     if result.kept_step != result.steps or result.stopped_early:
         early = f", stopped after {settings.patience} checkpoints without a better one" if result.stopped_early else ""
         log(f"kept the weights of step {result.kept_step} of {result.steps}: best validation CIDEr{early}")
+
+
+@contextmanager
+def _memory_explained(settings: TrainSettings) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(out_of_memory(str(error), settings)) from error
 
 
 def out_of_memory(message: str, settings: TrainSettings) -> str:
@@ -110,12 +124,6 @@ def resolve_device(precision: str) -> tuple[str, str, str]:
         return device, "bf16" if native else "fp32", f"the GPU {'has' if native else 'lacks'} bf16"
     native = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
     return device, "bf16" if native else "fp32", f"the CPU {'has' if native else 'lacks'} AMX"
-
-
-def newest_checkpoint(scratch: Path) -> Path | None:
-    """The newest checkpoint that was written to the end; one cut off by a kill does not count."""
-    complete = (path.parent for path in scratch.glob(f"checkpoint-*/{COMPLETE}"))
-    return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
 def _smooth_labels(model: BlipForConditionalGeneration, share: float) -> None:
@@ -177,12 +185,12 @@ def _trainer(
         fp16=precision == "fp16",
         use_cpu=not torch.cuda.is_available(),
         logging_steps=10,
-        logging_nan_inf_filter=False,  # a loss that is not finite must be seen, not averaged away
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would wait for the device at each step; FiniteWatch does not
         eval_strategy="steps" if evaluates else "no",
         eval_steps=settings.checkpoint_every_steps,
         prediction_loss_only=True,
         save_steps=settings.checkpoint_every_steps,
-        save_total_limit=2,  # the last one, and the best where there is one
         load_best_model_at_end=selects,
         metric_for_best_model="cider" if selects else None,
         greater_is_better=True if selects else None,

@@ -1,15 +1,14 @@
-"""A small training that kills itself: `python -m tests.integration.training.killed_training BUNDLE SCRATCH OUT WHEN`.
-
-WHEN: never | step N | epoch N (after its end) | write N (while the checkpoint of step N is being written).
-"""
+"""Small trainings that kill themselves, each in a process of its own."""
 
 import json
 import os
+import shutil
 import signal
-import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,19 @@ from transformers import TrainerCallback
 
 from tests.unit.vlm_assets.training.test_fine_tuning import validator
 from tests.unit.vlm_assets.training.test_trainer import FAST, examples
-from vlm_assets.training.reporting import COMPLETE
+from vlm_assets.training.checkpoints import COMPLETE
 from vlm_assets.training.trainer import train
 from vlm_serving.bundle import open_bundle
 from vlm_serving.model import load_model
 
-SETTINGS = replace(
-    FAST, steps=30, batch_size=2, accumulation_steps=2, checkpoint_every_steps=6, shift_px=3, jitter_share=0.2,
-    group_by_length=True, learning_rate=2e-3,
+# 2 steps an epoch: 31 end in the middle of one
+WHOLE = replace(
+    FAST, steps=31, batch_size=2, accumulation_steps=2, checkpoint_every_steps=6, shift_px=3, jitter_share=0.2,
+    group_by_length=True, learning_rate=2e-3, validation_pictures=8,
 )  # fmt: skip
+# it learns so slowly that no checkpoint is better than the first: 6 stays, 24 is the last
+EARLY = replace(WHOLE, steps=60, learning_rate=1e-9, patience=3)
+SETTINGS = {"whole": WHOLE, "early": EARLY}
 
 
 def die() -> None:
@@ -34,7 +37,7 @@ def die() -> None:
 
 
 class Killer(TrainerCallback):
-    """Dies at a step or after an epoch."""
+    """Dies at a step, after an epoch, or when the last checkpoint is written."""
 
     def __init__(self, kind: str, number: int) -> None:
         self.kind, self.number = kind, number
@@ -47,6 +50,10 @@ class Killer(TrainerCallback):
         if self.kind == "epoch" and round(state.epoch) == self.number:
             die()
 
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.kind == "end" and control.should_training_stop:
+            die()
+
 
 def die_while_writing(scratch: Path, step: int) -> None:
     """As soon as something of the checkpoint is on disk, and before it is marked complete."""
@@ -57,20 +64,45 @@ def die_while_writing(scratch: Path, step: int) -> None:
         die()
 
 
-def main() -> None:
-    bundle, scratch, out, when = open_bundle(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-    kind, number = when.split() if " " in when else (when, "0")
+def die_while_removing() -> None:
+    """When half of a checkpoint that is no longer needed is gone."""
+
+    def half(path: Path, **_: Any) -> None:
+        for name in ("model.safetensors", "optimizer.pt"):
+            (path / name).unlink()
+        die()
+
+    shutil.rmtree = half
+
+
+def killed_training(bundle_path: Path, folder: Path, plan: str, when: str) -> None:
+    """`plan`: whole | early. `when`: never | step N | epoch N | write N | remove | end."""
+    torch.set_num_threads(1)
+    bundle, scratch = open_bundle(bundle_path), folder / "scratch"
+    kind, _, number = when.partition(" ")
     if kind == "write":
         threading.Thread(target=die_while_writing, args=(scratch, int(number)), daemon=True).start()
-    model, pairs = load_model(bundle.path), examples(bundle.path)
+    if kind == "remove":
+        die_while_removing()
+    model, pairs, points = load_model(bundle.path), examples(bundle.path), list[tuple[str, float, int]]()
     result = train(
-        model, pairs, pairs, bundle.contract, SETTINGS, scratch, lambda _: None, validator=validator(bundle),
-        callbacks=[Killer(kind, int(number))],
+        model, pairs, pairs, bundle.contract, SETTINGS[plan], scratch, lambda _: None,
+        lambda *point: points.append(point), validator=validator(bundle), callbacks=[Killer(kind, int(number or 0))],
     )  # fmt: skip
-    torch.save(model.state_dict(), out.with_suffix(".pt"))
-    curves = {name: getattr(result, name) for name in ("train_loss", "val_loss", "val_cider")}
-    out.write_text(json.dumps({"resumed": result.resumed_from_step, "kept": result.kept_step, "curves": curves}))
+    torch.save(model.state_dict(), folder / "weights.pt")
+    curves = {name: getattr(result, name) for name in ("train_loss", "val_loss", "val_cider", "val_exact")}
+    said = {name: [[step, value] for other, value, step in points if other == name] for name in curves}
+    ends = {"steps": result.steps, "kept": result.kept_step, "early": result.stopped_early}
+    out = {"resumed": result.resumed_from_step, "ends": ends, "curves": curves, "metrics": said}
+    (folder / "out.json").write_text(json.dumps(out))
 
 
-if __name__ == "__main__":
-    main()
+def run(target: Callable[..., None], *arguments: Any) -> int:
+    """Its exit code, from a process that is forked off one which has loaded the libraries already."""
+    forkserver = get_context("forkserver")
+    forkserver.set_forkserver_preload([__name__])
+    process = forkserver.Process(target=target, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode

@@ -1,35 +1,23 @@
 """SIGKILL at any moment, then the same command again: the same losses and the same weights, bit for bit."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.integration.training.killed_training import killed_training, run
 from tests.tiny import tiny_bundle
 
-CLONE = Path(__file__).parents[3]
-RANDOM_STEP = random.Random().randint(7, 28)  # another one in each run of the tests; the test's name tells which
-
-
-def run(bundle: Path, folder: Path, when: str) -> int:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.integration.training.killed_training"]
-    command += [str(bundle), str(folder / "scratch"), str(folder / "out"), when]
-    folder.mkdir(exist_ok=True)
-    done = subprocess.run(
-        command, cwd=CLONE, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode in (0, -9), done.stderr
-    return done.returncode
+# others in each run of the tests; the test's name tells which
+RANDOM_STEPS = sorted(random.Random().sample(range(2, 31), 4))
+EVERY = 6  # steps between checkpoints
 
 
 def outcome(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    return json.loads((folder / "out").read_text()), torch.load(folder / "out.pt")
+    return json.loads((folder / "out.json").read_text()), torch.load(folder / "weights.pt")
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +26,56 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    assert run(bundle, folder, "never") == 0
-    return folder
+def uninterrupted(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {plan: tmp_path_factory.mktemp(plan) for plan in ("whole", "early")}
+    for plan, folder in folders.items():
+        assert run(killed_training, bundle, folder, plan, "never") == 0
+    return folders
 
 
-@pytest.mark.parametrize("when", ["step 6", "epoch 8", "write 18", f"step {RANDOM_STEP}"])
-def test_killed_and_run_again_equals_never_killed(when: str, bundle: Path, whole: Path, tmp_path: Path) -> None:
-    assert run(bundle, tmp_path, when) == -9
-    assert run(bundle, tmp_path, "never") == 0
-    (expected, weights), (found, again) = outcome(whole), outcome(tmp_path)
-    assert found["curves"] == expected["curves"]
-    assert found["kept"] == expected["kept"]
-    assert all(torch.equal(weights[name], again[name]) for name in weights)
-    number = int(when.split()[1])
-    newest = {"step": (number - 1) // 6 * 6, "epoch": 12, "write": 12}[when.split()[0]]
-    assert found["resumed"] == newest
+def same(expected: Path, found: Path) -> int:
+    """Asserts that both trainings came to the very same end; returns the step that the last run resumed from."""
+    (whole, weights), (again, others) = outcome(expected), outcome(found)
+    assert again["curves"] == whole["curves"]
+    assert again["metrics"] == whole["curves"]  # told again from the start: the tracker's run is a new one
+    assert again["ends"] == whole["ends"]
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    return again["resumed"]
+
+
+CASES = [
+    ("whole", "step 6", 0),  # all of the step is done but its checkpoint
+    ("whole", "epoch 8", 12),
+    ("whole", "write 18", 12),
+    ("whole", "end", 31),
+    ("early", "remove", 18),  # 6 is the best, 12 goes when 18 is whole
+    ("early", "end", 24),
+]
+
+
+@pytest.mark.parametrize(("plan", "when", "newest"), CASES, ids=[f"{plan} {when}" for plan, when, _ in CASES])
+def test_killed_and_run_again_equals_never_killed(
+    plan: str, when: str, newest: int, bundle: Path, uninterrupted: dict[str, Path], tmp_path: Path
+) -> None:
+    assert run(killed_training, bundle, tmp_path, plan, when) == -9
+    assert run(killed_training, bundle, tmp_path, plan, "never") == 0
+    assert same(uninterrupted[plan], tmp_path) == newest
+
+
+@pytest.mark.parametrize("steps", [RANDOM_STEPS], ids=str)
+def test_killed_again_and_again_at_random_steps_equals_never_killed(
+    steps: list[int], bundle: Path, uninterrupted: dict[str, Path], tmp_path: Path
+) -> None:
+    for step in steps:
+        assert run(killed_training, bundle, tmp_path, "whole", f"step {step}") == -9
+    assert run(killed_training, bundle, tmp_path, "whole", "never") == 0
+    assert same(uninterrupted["whole"], tmp_path) == (steps[-1] - 1) // EVERY * EVERY
+
+
+def test_what_ended_makes_no_further_step(uninterrupted: dict[str, Path]) -> None:
+    ends = {plan: outcome(folder)[0]["ends"] for plan, folder in uninterrupted.items()}
+    assert ends["whole"]["steps"] == 31
+    assert ends["early"] == {"steps": 24, "kept": 6, "early": True}
+    for folder in uninterrupted.values():
+        assert len(list(folder.glob("scratch/checkpoint-*"))) == len({"best", "last"})

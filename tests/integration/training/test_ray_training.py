@@ -14,10 +14,10 @@ import pytest
 
 from tests.unit.vlm_assets.training.inputs import tiny_inputs
 from vlm_assets.errors import TrainingError
+from vlm_assets.training.checkpoints import COMPLETE
 from vlm_assets.training.config import FinetuneConfig
 from vlm_assets.training.finetune import Inputs, fit
 from vlm_assets.training.ray_submit import train_on_ray
-from vlm_assets.training.trainer import COMPLETE
 from vlm_serving.bundle import open_bundle
 from vlm_serving.captioner import Captioner
 

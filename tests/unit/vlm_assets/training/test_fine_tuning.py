@@ -18,7 +18,7 @@ from vlm_assets.training.augmentation import Augmentation
 from vlm_assets.training.batches import Example, with_prompt
 from vlm_assets.training.length_sampler import LengthGroupedSampler
 from vlm_assets.training.recipe import TrainSettings
-from vlm_assets.training.trainer import out_of_memory, train
+from vlm_assets.training.trainer import train
 from vlm_assets.training.validation import CaptionValidator, ValidationPicture
 from vlm_serving.bundle import Bundle, open_bundle
 from vlm_serving.captioner import Captioner
@@ -176,9 +176,28 @@ def test_half_precision_needs_a_gpu(bundle: Bundle, tmp_path: Path) -> None:
         weights(bundle, replace(FAST, precision="fp16"), tmp_path / "s")
 
 
-def test_exhausted_gpu_memory_names_what_was_asked_and_what_helps() -> None:
-    said = out_of_memory("CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has ...", FAST)
-    assert said == (
+OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has a total capacity of 79.10 GiB"
+
+
+@pytest.mark.parametrize(("when", "attention"), [(7, "fused"), (1, "auto")], ids=["in the loop", "in the trial steps"])
+def test_exhausted_gpu_memory_names_what_was_asked_and_what_helps(
+    when: int, attention: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    model = load_model(bundle.path)
+    forward, calls = model.forward, [0]
+
+    def exhausted(*args: object, **kwargs: object) -> object:
+        calls[0] += 1
+        if calls[0] == when:
+            raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+        return forward(*args, **kwargs)
+
+    model.forward = exhausted
+    settings = replace(FAST, attention=attention)
+    with pytest.raises(TrainingError) as error:
+        train(model, examples(bundle.path), [], bundle.contract, settings, tmp_path / "s", lambda _: None)
+    assert calls[0] == when
+    assert str(error.value) == (
         "Out of GPU memory at batch_size 8: 2.25 GiB asked beyond what is free. Lower batch_size and raise "
         "accumulation_steps (now 1), set gradient_checkpointing (now False), or train less: lora_rank (now 0) or "
         "frozen_vision_layers (now 0)."
