@@ -27,7 +27,7 @@ class TrainResult:
     val_cider: Curve = field(default_factory=list[tuple[int, float]])
     val_exact: Curve = field(default_factory=list[tuple[int, float]])
     steps: int = 0
-    kept_step: int = 0  # the checkpoint with the best validation CIDEr, or the last step
+    kept_step: int = 0  # of the best checkpoint, or the last one
     stopped_early: bool = False
     resumed_from_step: int = 0
     seconds: float = 0.0
@@ -76,9 +76,10 @@ class Reporter(TrainerCallback):
         self._keep_all(values, step)
         if "loss" in values:
             self._say(args, state, values["loss"])
-        if "eval_cider" in values:
+        if "eval_exact_match" in values:
+            cider = f"{values['eval_cider']:.3f}" if "eval_cider" in values else "n/a"
             self._log(
-                f"validation at step {step}: CIDEr {values['eval_cider']:.3f}, "
+                f"validation at step {step}: CIDEr {cider}, "
                 f"exact {100 * values['eval_exact_match']:.1f} %, loss {values['eval_loss']:.3f}"
             )
 

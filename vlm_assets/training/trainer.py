@@ -47,9 +47,10 @@ def train(
     """Train `model` in place; resumes from the newest complete checkpoint below `scratch`.
 
     `validation` gives the loss curve; `validator` captions and scores (cider, exact_match) at every checkpoint, and
-    the weights with the best CIDEr are the ones left in `model`. `prompt_tokens`: how many ids after BOS are given,
-    not learnt. `tokenizer`: kept with each checkpoint, so that another training may start from it. Raises
-    TrainingError: faults of data and settings (all at once), a value that is not finite, out of memory.
+    the best weights are the ones left in `model`: by CIDEr, or by validation loss where the validator has a
+    `cider_note` that CIDEr cannot tell. `prompt_tokens`: how many ids after BOS are given, not learnt. `tokenizer`:
+    kept with each checkpoint, so that another training may start from it. Raises TrainingError: faults of data and
+    settings (all at once), a value that is not finite, out of memory.
     """
     check_training(model, examples, settings, prompt_tokens)
     device, precision, reason = resolve_device(settings.precision)
@@ -68,6 +69,8 @@ def train(
         reporter = Reporter(settings, result, log, metric, scratch)
         for callback in (trainer.watch, reporter, Checkpoints(tokenizer), *callbacks):
             trainer.add_callback(callback)
+        if trainer.args.metric_for_best_model == "loss":
+            log(f"the best checkpoint is told by validation loss: {_cider_note(validator)}")
         _run(trainer, settings, scratch, result, log)
         merge(adapted)
     if settings.gradient_checkpointing:
@@ -92,7 +95,8 @@ def _run(trainer: CaptionTrainer, settings: TrainSettings, scratch: Path, result
     result.pictures_per_s = pictures * trainer.args.world_size / max(result.seconds, 1e-9)
     if result.kept_step != result.steps or result.stopped_early:
         early = f", stopped after {settings.patience} checkpoints without a better one" if result.stopped_early else ""
-        log(f"kept the weights of step {result.kept_step} of {result.steps}: best validation CIDEr{early}")
+        judged_by = {"cider": "CIDEr"}.get(str(trainer.args.metric_for_best_model), "loss")
+        log(f"kept the weights of step {result.kept_step} of {result.steps}: best validation {judged_by}{early}")
 
 
 @contextmanager
@@ -167,7 +171,7 @@ def _trainer(
     prompt_tokens: int,
 ) -> CaptionTrainer:
     evaluates = bool(validation)
-    selects = evaluates and validator is not None
+    best_by = ("loss" if _cider_note(validator) else "cider") if evaluates and validator else None
     arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=settings.steps or -1,
@@ -191,9 +195,8 @@ def _trainer(
         eval_steps=settings.checkpoint_every_steps,
         prediction_loss_only=True,
         save_steps=settings.checkpoint_every_steps,
-        load_best_model_at_end=selects,
-        metric_for_best_model="cider" if selects else None,
-        greater_is_better=True if selects else None,
+        load_best_model_at_end=best_by is not None,
+        metric_for_best_model=best_by,
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
         dataloader_drop_last=len(examples) >= settings.batch_size * _world_size(),  # full batches, where there is one
@@ -215,9 +218,13 @@ def _trainer(
     )
     trainer.validator = validator
     trainer.group_by_length = settings.group_by_length
-    if selects and settings.patience:
+    if best_by and settings.patience:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     return trainer
+
+
+def _cider_note(validator: Validator | None) -> str:
+    return str(getattr(validator, "cider_note", ""))
 
 
 def _world_size() -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlm_assets.evaluation.cider import cider
-from vlm_assets.evaluation.scores import score_captions
+from vlm_assets.evaluation.cider import CiderResult, cider
+from vlm_assets.evaluation.scores import exact_matches, score_captions
 from vlm_assets.evaluation.tokenizer import tokenize
 from vlm_serving.bundle import Bundle
 from vlm_serving.captioner import Captioner
@@ -37,11 +38,18 @@ class CaptionValidator:
     pictures: Sequence[ValidationPicture]
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """CIDEr (0..10) and share of exact captions (0..1) of the model as it is now; leaves it in eval mode."""
+        """CIDEr (0..10) and share of exact captions (0..1) of the model as it is now; leaves it in eval mode.
+
+        Without `cider` where that could not tell two models apart.
+        """
         said, references = self._captions(model), self._references
-        exact = sum(text in captions for text, captions in zip(said, references, strict=True))
-        score = cider(tokenize(said), [tokenize(captions) for captions in references])
-        return {"cider": float(score.corpus), "exact_match": exact / len(said)}
+        exact = {"exact_match": float(exact_matches(said, references).mean())}
+        return exact if self.cider_note else {"cider": _cider(said, references).corpus, **exact}
+
+    @cached_property
+    def cider_note(self) -> str:
+        """Why CIDEr cannot tell models apart on these pictures; empty where it can."""
+        return _cider([captions[0] for captions in self._references], self._references).note
 
     def estimates(self, model: Any) -> dict[str, dict[str, float]]:
         """All metrics with their 95 % intervals over pictures, as {name: {value, low, high, n}}; for the model card."""
@@ -61,6 +69,10 @@ class CaptionValidator:
             with torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext():
                 said += [caption.text for caption in captioner.caption_pixels(pixels)]
         return said
+
+
+def _cider(said: Sequence[str], references: Sequence[Sequence[str]]) -> CiderResult:
+    return cider(tokenize(said), [tokenize(captions) for captions in references])
 
 
 def read_validation(shards: Sequence[Path], limit: int) -> list[ValidationPicture]:
