@@ -107,8 +107,9 @@ def train_ours(options: argparse.Namespace, clock: Clock, folder: Path) -> None:
     contract = PreprocessingContract(image_size_px=int(model.config.vision_config.image_size), **special)
     examples = [Example(shard_png(data, contract), ids) for data, ids in pairs(options.model)]
     settings = TrainSettings(
-        steps=WARM_UP_STEPS + options.steps, batch_size=options.batch, precision=options.dtype, learning_rate=1e-5
-    )
+        steps=WARM_UP_STEPS + options.steps, batch_size=options.batch, precision=options.dtype, learning_rate=1e-5,
+        validation_pictures=0,
+    )  # fmt: skip
     use_fused_attention(model)
     train(model, examples, [], contract, settings, folder, lambda _: None, callbacks=[clock])
 

@@ -69,7 +69,7 @@ def test_training_learns_by_heart(way: dict[str, Any], bundle: Path, tmp_path: P
     model = load_model(bundle)
     batch = 4 // way.get("accumulation_steps", 1)
     common: dict[str, Any] = {"steps": 200, "batch_size": batch, "learning_rate": 5e-3, "label_smoothing": 0.0}
-    settings = TrainSettings(**common, **way)
+    settings = TrainSettings(**common, **way, validation_pictures=0)
     result = train(model, pairs, [], contract, settings, tmp_path, print)
     assert result.device == "cuda"
     assert result.train_loss[-1][1] < 0.3 < result.train_loss[0][1]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, Subset
 from transformers import PrinterCallback, Trainer
@@ -73,7 +74,9 @@ class CaptionTrainer(Trainer):
         total: Any = self.accelerator.reduce(sums)
         metrics = {"eval_loss": float(total[0] / total[1])}
         if self.validator is not None:
-            metrics |= {f"eval_{name}": value for name, value in self.validator(plain(model)).items()}
+            # one worker judges for all: should their scores differ in the last digit, they would part ways
+            scores = [self.validator(plain(model)) if self.args.process_index == 0 else {}]
+            metrics |= {f"eval_{name}": value for name, value in broadcast_object_list(scores)[0].items()}
         return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # pyright: ignore[reportArgumentType]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:

@@ -68,7 +68,7 @@ def fit(
     room: int = start.contract.max_caption_tokens + len(prompt_ids)
     examples = with_prompt(mix(niche, replay, config.replay_share) if niche else [], prompt_ids, room)
     found = contract_faults(start.contract.to_json(), json.loads((shards / "contract.json").read_text()))
-    check_training(model, examples, config.settings(), len(prompt_ids), found)
+    check_training(model, examples, validation, config.settings(), len(prompt_ids), found)
     pictures_to_judge = read_validation(sorted(shards.glob("val-*.parquet")), config.validation_pictures)
     judge = CaptionValidator(as_served, pictures_to_judge) if pictures_to_judge else None
     result = train(

@@ -14,6 +14,7 @@ from vlm_assets.training.recipe import TrainSettings
 def check_training(
     model: BlipForConditionalGeneration,
     examples: Sequence[Example],
+    validation: Sequence[Example],
     settings: TrainSettings,
     prompt_tokens: int,
     found: Sequence[str] = (),
@@ -23,6 +24,12 @@ def check_training(
     `found`: faults that were seen before.
     """
     faults = [*found, *_data_faults(model, examples, prompt_tokens), *_setting_faults(model, settings)]
+    if not validation and settings.validation_pictures:
+        faults.append(
+            f"The val split is empty, but validation_pictures is {settings.validation_pictures} and patience "
+            f"{settings.patience}: no checkpoint could be told from another. Give the split a val fraction, or set "
+            "both to 0: then the last checkpoint is kept."
+        )
     if len(faults) == 1:
         raise TrainingError(faults[0])
     if faults:

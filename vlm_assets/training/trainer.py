@@ -52,7 +52,7 @@ def train(
     kept with each checkpoint, so that another training may start from it. Raises TrainingError: faults of data and
     settings (all at once), a value that is not finite, out of memory.
     """
-    check_training(model, examples, settings, prompt_tokens)
+    check_training(model, examples, validation, settings, prompt_tokens)
     device, precision, reason = resolve_device(settings.precision)
     result = TrainResult(device=device, precision=precision)
     with sole_writer(scratch, log), _memory_explained(settings):

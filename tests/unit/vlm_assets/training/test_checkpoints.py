@@ -1,7 +1,7 @@
 """Checkpoints: whole or not counted, the last and the best kept, one writer at a time."""
 
-import subprocess
-import sys
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -9,8 +9,6 @@ import pytest
 
 from vlm_assets.errors import TrainingError
 from vlm_assets.training.checkpoints import COMPLETE, newest_checkpoint, sole_writer
-
-CLONE = Path(__file__).parents[4]
 
 
 def test_a_checkpoint_cut_off_by_a_kill_does_not_count(tmp_path: Path) -> None:
@@ -45,11 +43,10 @@ def test_one_training_writes_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_killed_training_leaves_nothing_locked(tmp_path: Path) -> None:
-    hold = (
-        "import os, sys; from pathlib import Path; from vlm_assets.training.checkpoints import sole_writer\n"
-        "with sole_writer(Path(sys.argv[1]), print): os.kill(os.getpid(), 9)"
-    )
-    killed = subprocess.run([sys.executable, "-c", hold, str(tmp_path)], cwd=CLONE, check=False)
-    assert killed.returncode == -9
+    child = os.fork()
+    if child == 0:
+        with sole_writer(tmp_path, print):
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     with sole_writer(tmp_path, print, patience_s=0):
         pass

@@ -148,7 +148,7 @@ def test_the_checkpoint_with_the_best_cider_is_the_one_that_is_left(bundle: Bund
         seen.append(scores["cider"])
         return {**scores, "cider": scores["cider"] if len(seen) < 3 else 0.0}
 
-    settings = replace(FAST, steps=150, checkpoint_every_steps=30, patience=2)
+    settings = replace(FAST, steps=150, checkpoint_every_steps=30, patience=2, validation_pictures=8)
     model = load_model(bundle.path)
     lines: list[str] = []
     result = train(model, pairs, pairs, bundle.contract, settings, tmp_path / "s", lines.append, validator=falling)
@@ -156,6 +156,17 @@ def test_the_checkpoint_with_the_best_cider_is_the_one_that_is_left(bundle: Bund
     assert judge(model)["cider"] == pytest.approx(seen[1])  # the weights of step 60 are back
     assert any("kept the weights of step 60 of 120" in line for line in lines)
     assert len(list((tmp_path / "s").glob("checkpoint-*"))) == 2  # best and last
+
+
+def test_an_empty_val_split_is_said_before_a_training_that_needs_one(bundle: Bundle, tmp_path: Path) -> None:
+    pairs, settings = examples(bundle.path), replace(FAST, validation_pictures=200, patience=3)
+    with pytest.raises(TrainingError) as error:
+        train(load_model(bundle.path), pairs, [], bundle.contract, settings, tmp_path / "s", lambda _: None)
+    assert str(error.value) == (
+        "The val split is empty, but validation_pictures is 200 and patience 3: no checkpoint could be told from "
+        "another. Give the split a val fraction, or set both to 0: then the last checkpoint is kept."
+    )
+    assert not (tmp_path / "s").exists()
 
 
 def test_all_faults_are_said_at_once_before_any_work(bundle: Bundle, tmp_path: Path) -> None:

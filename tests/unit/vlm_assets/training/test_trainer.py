@@ -25,8 +25,9 @@ CAPTIONS = [
     "sleeves",
 ]
 FAST = TrainSettings(
-    steps=150, batch_size=8, learning_rate=5e-3, precision="fp32", threads=1, label_smoothing=0.0, attention="fused"
-)
+    steps=150, batch_size=8, learning_rate=5e-3, precision="fp32", threads=1, label_smoothing=0.0, attention="fused",
+    validation_pictures=0,
+)  # fmt: skip
 
 
 def examples(bundle: Path) -> list[Example]:
