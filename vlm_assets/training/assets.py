@@ -11,13 +11,14 @@ from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.resources import StoreResource, TrackerResource
 from vlm_assets.training.base_on_demand import CODE_VERSION as BASE_CODE_VERSION
 from vlm_assets.training.base_on_demand import base_metadata, build_base
+from vlm_assets.training.checks import LOSS_FELL, SEVERITY, loss_fell
 from vlm_assets.training.config import BaseModelConfig, FinetuneConfig
 from vlm_assets.training.finetune import CURVES, SUMMARY, Inputs, write_candidate
 from vlm_assets.training.ray_submit import train_on_ray
 
 GROUP = "training"
 OWNERS = ["team:vlm"]
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 POOL = "compute"  # one training at a time on one machine
 
 
@@ -44,6 +45,13 @@ def base_model(
     owners=OWNERS,
     code_version=CODE_VERSION,
     pool=POOL,
+    check_specs=[
+        dg.AssetCheckSpec(
+            LOSS_FELL,
+            asset="finetuned_model",
+            description="Every training loss is finite, and the last point of the curve lies below the first.",
+        )
+    ],
     description="The candidate: weights, tokenizer, preprocessing contract, golden vectors, drift reference, card.",
 )
 def finetuned_model(
@@ -60,6 +68,7 @@ def finetuned_model(
     parents = (tokenized_shards, base_model, raw_dataset)
     recipe = Recipe("finetuned_model", CODE_VERSION, config.model_dump(), parents)
     lineage = {parent.name: parent.version for parent in parents} | {"finetuned_model": recipe.version}
+    checks: list[dg.AssetCheckResult] = []
 
     def write(draft: Any) -> None:
         with tracker.run(context, "finetuned_model") as run:
@@ -69,7 +78,8 @@ def finetuned_model(
             lineage_of_run = lineage | {"dagster_run": context.run_id, f"{run.kind}_run": run.run_id}
             work = (draft.path, inputs, config, lineage_of_run, opened.scratch(recipe))
             if config.workers > 1:
-                summary = train_on_ray(context, *work, _metric(run))
+                summary, checked = train_on_ray(context, *work, _metric(run))
+                checks.extend(checked)
             else:
                 summary = write_candidate(*work, context.log.info, _metric(run))
             run.log_artifact(draft.path / CURVES)
@@ -87,7 +97,14 @@ def finetuned_model(
             "mlflow_model_version": version,
             "dagster/uri": built.ref.uri,
         },
+        check_results=checks or [_loss_check(built.path)],
     )
+
+
+def _loss_check(path: Path) -> dg.AssetCheckResult:
+    passed, seen = loss_fell(json.loads((path / SUMMARY).read_text()))
+    severity = dg.AssetCheckSeverity[SEVERITY]
+    return dg.AssetCheckResult(check_name=LOSS_FELL, passed=passed, severity=severity, metadata=seen)
 
 
 def _metric(run: Any) -> Any:
@@ -110,7 +127,7 @@ def _candidate_metadata(path: Path, bundle: dict[str, Any]) -> dict[str, Any]:
         "pictures_per_s": round(summary["pictures_per_s"], 1),
         "seconds": round(summary["seconds"], 1),
         "resumed_from_step": summary["resumed_from_step"],
-        "device": f"{summary['device']} ({summary['precision']})",
+        "device": f"{summary['device']} in {summary['precision']}: {summary['precision_reason']}",
         "curves": dg.MetadataValue.md(f"![loss curves](data:image/png;base64,{curves})"),
         "lineage": dg.MetadataValue.json(bundle["lineage"]),
     }

@@ -17,7 +17,7 @@ from vlm_assets.training.base import base_inputs, write_base
 from vlm_assets.training.config import BaseModelConfig
 
 BASE_MODEL = dg.AssetKey("base_model")
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 
 def build_base(

@@ -10,14 +10,15 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vlm_assets.errors import VlmError
+from vlm_assets.training.checks import LOSS_FELL, SEVERITY, loss_fell
 from vlm_assets.training.config import FinetuneConfig
-from vlm_assets.training.finetune import SUMMARY, Inputs, Log, fit, seal_candidate
+from vlm_assets.training.finetune import SUMMARY, Inputs, Log, Metric, fit, seal_candidate
 from vlm_assets.training.ray_submit import FAILURE
 from vlm_serving.errors import ServingError
 
@@ -31,19 +32,27 @@ def main() -> int:
 
     with open_dagster_pipes() as pipes:
         task: dict[str, Any] = dict(pipes.extras)
+
+        def metric(name: str, value: float, step: int) -> None:
+            pipes.report_custom_message({"metric": [name, value, step]})
+
+        def check(summary: Mapping[str, Any]) -> None:
+            passed, seen = loss_fell(summary)
+            pipes.report_asset_check(LOSS_FELL, passed, severity=SEVERITY, metadata=seen)
+
         try:
-            summary = run(task, pipes.log.info)
+            summary = run(task, pipes.log.info, metric, check)
         except Exception as error:
             failure = Path(task["scratch"]) / FAILURE
             if not failure.is_file():
                 failure.write_text(_message(error))
             pipes.log.error(failure.read_text())
             return 1
-        pipes.report_custom_message(json.dumps(summary))
+        pipes.report_custom_message({"summary": summary})
     return 0
 
 
-def run(task: dict[str, Any], log: Log) -> dict[str, Any]:
+def run(task: dict[str, Any], log: Log, metric: Metric, check: Callable[[Mapping[str, Any]], object]) -> dict[str, Any]:
     """Train with the workers that the task asks for, then seal the candidate here."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -70,12 +79,13 @@ def run(task: dict[str, Any], log: Log) -> dict[str, Any]:
             ),
         )
         log(f"training with {config.workers} workers on a Ray cluster with {gpus or 'no'} GPUs")
-        with _relayed(queue, log):
+        with _relayed(queue, log, metric):
             trainer.fit()
     finally:
         ray.shutdown()
     model = load_model(scratch / TRAINED)
     summary: dict[str, Any] = json.loads((scratch / TRAINED / SUMMARY).read_text())
+    check(summary)
     return seal_candidate(Path(task["out"]), _inputs(task), config, task["lineage"], model, summary)
 
 
@@ -88,12 +98,13 @@ def _worker(task: dict[str, Any]) -> None:
         return
     first = ray.train.get_context().get_world_rank() == 0
 
-    def say(line: str) -> None:
+    def say(*news: Any) -> None:
+        """A line of the log, or a point of a curve as (name, value, step)."""
         if first:
-            task["queue"].put(line)
+            task["queue"].put(news)
 
     try:
-        model, summary = fit(_inputs(task), FinetuneConfig(**task["config"]), scratch, say, None)
+        model, summary = fit(_inputs(task), FinetuneConfig(**task["config"]), scratch, say, say)
     except (VlmError, ServingError) as error:
         (scratch / FAILURE).write_text(str(error))
         raise
@@ -122,12 +133,17 @@ def _inputs(task: dict[str, Any]) -> Inputs:
 
 
 @contextmanager
-def _relayed(queue: Any, log: Log) -> Iterator[None]:
-    """Pass on what the first worker says, until the body ends."""
+def _relayed(queue: Any, log: Log, metric: Metric) -> Iterator[None]:
+    """Pass on what the first worker says, until the body ends; a point that a restarted worker repeats only once."""
+    told: set[tuple[str, int]] = set()
 
     def relay() -> None:
-        while (line := queue.get()) is not None:
-            log(line)
+        while (news := queue.get()) is not None:
+            if len(news) == 1:
+                log(news[0])
+            elif (news[0], news[2]) not in told:
+                told.add((news[0], news[2]))
+                metric(*news)
 
     thread = threading.Thread(target=relay, daemon=True)
     thread.start()

@@ -34,6 +34,7 @@ class TrainResult:
     pictures_per_s: float = 0.0
     device: str = ""
     precision: str = ""
+    precision_reason: str = ""
 
 
 class Reporter(TrainerCallback):

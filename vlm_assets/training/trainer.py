@@ -54,7 +54,7 @@ def train(
     """
     check_training(model, examples, validation, settings, prompt_tokens)
     device, precision, reason = resolve_device(settings.precision)
-    result = TrainResult(device=device, precision=precision)
+    result = TrainResult(device=device, precision=precision, precision_reason=reason)
     with sole_writer(scratch, log), _memory_explained(settings):
         _smooth_labels(model, settings.label_smoothing)
         trial = _trial_step(model, examples[: settings.batch_size], contract, device, precision)
