@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,18 @@ def killed_training(bundle_path: Path, folder: Path, plan: str, when: str) -> No
     (folder / "out.json").write_text(json.dumps(out))
 
 
-def run(target: Callable[..., None], *arguments: Any) -> int:
-    """Its exit code, from a process that is forked off one which has loaded the libraries already."""
+def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A process that is forked off one which has loaded the libraries already."""
     forkserver = get_context("forkserver")
-    forkserver.set_forkserver_preload([__name__])
+    forkserver.set_forkserver_preload([__name__, "tests.integration.training.asset_run"])
     process = forkserver.Process(target=target, args=arguments)
     process.start()
+    return process
+
+
+def run(target: Callable[..., None], *arguments: Any) -> int:
+    """The exit code of such a process."""
+    process = start(target, *arguments)
     process.join()
     assert process.exitcode is not None
     return process.exitcode

@@ -31,6 +31,13 @@ def test_pads_are_masked_in_the_loss_and_tokens_are_not() -> None:
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
 
 
+def test_a_prompt_is_masked_in_the_loss() -> None:
+    rows = [PairDataset([example(1, (5, 11, 12, 8, 3)), example(2, (5, 11, 12, 3))])[index] for index in range(2)]
+    batch = Collator(CONTRACT, prompt_tokens=2)(rows)
+    assert batch["input_ids"].tolist() == [[5, 11, 12, 8, 3], [5, 11, 12, 3, 0]]
+    assert batch["labels"].tolist() == [[IGNORED, IGNORED, IGNORED, 8, 3], [IGNORED, IGNORED, IGNORED, 3, IGNORED]]
+
+
 def test_a_pad_inside_a_caption_is_learnt_like_any_token() -> None:
     batch = Collator(CONTRACT)([PairDataset([example(1, (5, 0, 3))])[0]])
     assert batch["labels"].tolist() == [[IGNORED, 0, 3]]
