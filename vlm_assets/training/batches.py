@@ -74,9 +74,10 @@ class PairDataset(Dataset[dict[str, Any]]):
         self,
         examples: Sequence[Example],
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
+        seed: int = 0,
         cache_bytes: int = 2 * 1024**3,
     ) -> None:
-        self._examples, self._augmentation = examples, augmentation
+        self._examples, self._augmentation, self._seed, self._epoch = examples, augmentation, seed, 0
         self._cache: dict[bytes, NDArray[np.uint8]] = {}
         self._room_bytes = cache_bytes
 
@@ -85,8 +86,12 @@ class PairDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """pixels uint8 (3, H, W), input_ids list of int."""
-        example = self._examples[index]
-        return {"pixels": self._augmentation(self._pixels(example.png)), "input_ids": example.input_ids}
+        example, key = self._examples[index], (self._seed, self._epoch, index)
+        return {"pixels": self._augmentation(self._pixels(example.png), key), "input_ids": example.input_ids}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pictures change in another way in each epoch."""
+        self._epoch = epoch
 
     @property
     def lengths(self) -> list[int]:

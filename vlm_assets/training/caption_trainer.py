@@ -88,10 +88,12 @@ class CaptionTrainer(Trainer):
         return norm
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Trainer looks whether it should stop only after a step."""
+        """Trainer looks whether it should stop only after a step; and its loaders tell either sampler or data set."""
         if is_final(self.state):
             self.control.should_training_stop = True
             return
+        dataset: Any = self.train_dataset
+        dataset.set_epoch(kwargs["epoch"])
         super()._run_epoch(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:

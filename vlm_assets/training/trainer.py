@@ -213,7 +213,7 @@ def _trainer(
         model=model,
         args=arguments,
         data_collator=Collator(contract, prompt_tokens),
-        train_dataset=PairDataset(examples, augmentation),
+        train_dataset=PairDataset(examples, augmentation, settings.seed),
         eval_dataset=PairDataset(validation) if evaluates else None,
     )
     trainer.validator = validator

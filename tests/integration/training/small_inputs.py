@@ -12,7 +12,7 @@ from vlm_assets.training.finetune import Inputs, fit
 
 SETTINGS: dict[str, Any] = {
     "steps": 40, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32", "threads": 1, "attention": "fused",
-    "checkpoint_every_steps": 10, "golden_pictures": 1, "label_smoothing": 0.0,
+    "checkpoint_every_steps": 10, "golden_pictures": 1, "label_smoothing": 0.0, "shift_px": 2,
 }  # fmt: skip
 
 

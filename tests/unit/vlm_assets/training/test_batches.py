@@ -53,12 +53,29 @@ def test_pixels_are_normalised_as_the_contract_says() -> None:
 
 
 def test_a_shifted_picture_keeps_its_size_and_its_middle() -> None:
-    torch.manual_seed(0)
     plain, shifted = PairDataset([example(1)]), PairDataset([example(1)], Augmentation(shift_px=1))
-    seen = {shifted[0]["pixels"].tobytes() for _ in range(40)}
+    seen: set[bytes] = set()
+    for epoch in range(60):
+        shifted.set_epoch(epoch)
+        seen.add(shifted[0]["pixels"].tobytes())
     assert len(seen) == 9  # all places within one pixel
     assert plain[0]["pixels"].tobytes() in seen
     assert shifted[0]["pixels"].shape == (3, 8, 8)
+
+
+def test_what_happens_to_a_picture_hangs_on_seed_epoch_and_place_only() -> None:
+    pairs = [example(number) for number in range(5)]
+    change = Augmentation(shift_px=2, flip=True, jitter_share=0.3)
+
+    def looks(seed: int, epoch: int, order: list[int]) -> dict[int, bytes]:
+        dataset = PairDataset(pairs, change, seed)
+        dataset.set_epoch(epoch)
+        return {index: dataset[index]["pixels"].tobytes() for index in order}
+
+    here = looks(0, 1, [0, 1, 2, 3, 4])
+    assert looks(0, 1, [4, 2]) == {index: here[index] for index in (4, 2)}
+    assert looks(0, 2, [0, 1, 2, 3, 4]) != here
+    assert looks(1, 1, [0, 1, 2, 3, 4]) != here
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0.05, 0.9))

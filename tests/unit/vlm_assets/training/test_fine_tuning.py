@@ -91,7 +91,7 @@ def test_lora_leaves_a_plain_blip_that_learnt(bundle: Bundle, tmp_path: Path) ->
 
 
 def test_lora_killed_between_checkpoints_resumes_to_the_same_weights(bundle: Bundle, tmp_path: Path) -> None:
-    settings = replace(FAST, lora_rank=4, steps=20, checkpoint_every_steps=10)
+    settings = replace(FAST, lora_rank=4, lora_dropout=0.2, batch_size=2, steps=20, checkpoint_every_steps=10)
     whole = weights(bundle, settings, tmp_path / "whole")
 
     class Stop(Exception): ...
@@ -230,11 +230,10 @@ def test_grouped_batches_hold_captions_of_like_length() -> None:
 
 
 def test_augmented_pictures_stay_pictures() -> None:
-    torch.manual_seed(0)
     picture = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8)
-    assert Augmentation()(picture) is picture
-    seen = {Augmentation(flip=True)(picture).tobytes() for _ in range(20)}
+    assert Augmentation()(picture, (0,)) is picture
+    seen = {Augmentation(flip=True)(picture, (key,)).tobytes() for key in range(20)}
     assert seen == {picture.tobytes(), picture[:, :, ::-1].tobytes()}
-    means = [float(Augmentation(jitter_share=0.3)(picture).mean()) for _ in range(50)]
+    means = [float(Augmentation(jitter_share=0.3)(picture, (key,)).mean()) for key in range(50)]
     assert 0.6 * picture.mean() < min(means) < 0.9 * picture.mean()
     assert 1.1 * picture.mean() < max(means) < 1.4 * picture.mean()
