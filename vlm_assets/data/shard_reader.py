@@ -124,11 +124,16 @@ class ShardReader:
 
     def __iter__(self) -> Iterator[Sample]:
         """The rest of the epoch."""
-        with ThreadPoolExecutor(1) as loader, ThreadPoolExecutor(max(self._threads, 1)) as decoders:
+        loader, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(max(self._threads, 1))
+        try:
             for rows in self._windows(loader):
                 for sample in self._decoded(rows, decoders):
                     self._position += 1
                     yield sample
+        finally:
+            # not waited for: whoever drops the rest of an epoch may be the collector, in one of these very threads
+            for pool in (loader, decoders):
+                pool.shutdown(wait=False, cancel_futures=True)
         self._epoch, self._position = self._epoch + 1, 0
 
     def _order(self) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """From shards to batches: (picture, one caption) pairs, pads masked in the loss."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset
 from vlm_assets.training.augmentation import Augmentation
 from vlm_serving.preprocessing import PreprocessingContract
 
+READ_ROWS = 64
 IGNORED = -100  # the label that cross-entropy leaves out
 
 
@@ -27,15 +29,84 @@ class Example:
     input_ids: tuple[int, ...]
 
 
-def read_examples(shards: Sequence[Path]) -> list[Example]:
-    """Every (picture, caption) pair of the shard files, in their order."""
+@dataclass(frozen=True)
+class Extent:
+    """How many pairs a data set has, the highest token id in them and the most tokens of one."""
+
+    pairs: int = 0
+    highest_token: int = 0
+    most_tokens: int = 0
+
+
+class Pairs(Protocol):
+    """Where a training gets its pairs from: memory (`PairsInMemory`), or shards while it trains (`streaming`)."""
+
+    @property
+    def extent(self) -> Extent:
+        """What is known before any picture is read."""
+        ...
+
+    def head(self, count: int) -> list[Example]:
+        """Some pairs, for a trial."""
+        ...
+
+    def dataset(self, augmentation: Augmentation, seed: int) -> Dataset[dict[str, Any]]:
+        """Decoded pairs by their place in an epoch, which `set_epoch` chooses."""
+        ...
+
+    @property
+    def streamed(self) -> bool:
+        """Whether they must be asked for in the order of their places."""
+        ...
+
+
+@dataclass(frozen=True)
+class PairsInMemory:
+    """A list of pairs."""
+
+    examples: Sequence[Example]
+
+    @property
+    def extent(self) -> Extent:
+        """By looking at each, once."""
+        return self._extent
+
+    @cached_property
+    def _extent(self) -> Extent:
+        if not self.examples:
+            return Extent()
+        ids = [example.input_ids for example in self.examples]
+        return Extent(len(ids), max(max(one) for one in ids), max(len(one) for one in ids))
+
+    def head(self, count: int) -> list[Example]:
+        """The first ones."""
+        return list(self.examples[:count])
+
+    def dataset(self, augmentation: Augmentation, seed: int) -> "PairDataset":
+        """Any place at any time."""
+        return PairDataset(self.examples, augmentation, seed)
+
+    @property
+    def streamed(self) -> bool:
+        """They are not."""
+        return False
+
+
+def read_examples(shards: Sequence[Path], only: Container[str] | None = None) -> list[Example]:
+    """Every (picture, caption) pair of the shard files, in their order; of the image ids in `only`, if given."""
+    return list(iterate_examples(shards, only))
+
+
+def iterate_examples(shards: Sequence[Path], only: Container[str] | None = None) -> Iterator[Example]:
+    """The same, a few rows in memory at a time."""
     import pyarrow.parquet as pq
 
-    examples: list[Example] = []
     for shard in shards:
-        for row in pq.read_table(shard, columns=["image", "input_ids"]).to_pylist():
-            examples += [Example(row["image"]["bytes"], tuple(ids)) for ids in row["input_ids"]]
-    return examples
+        with pq.ParquetFile(shard) as file:
+            for batch in file.iter_batches(READ_ROWS, columns=["image_id", "image", "input_ids"]):
+                for row in batch.to_pylist():
+                    if only is None or row["image_id"] in only:
+                        yield from (Example(row["image"]["bytes"], tuple(ids)) for ids in row["input_ids"])
 
 
 def mix(niche: Sequence[Example], replay: Sequence[Example], replay_share: float) -> list[Example]:
@@ -57,8 +128,15 @@ def with_prompt(examples: Sequence[Example], prompt_ids: Sequence[int], max_toke
     """The same pairs with the prompt's ids after BOS; too long captions lose their last words, never EOS."""
     if not prompt_ids:
         return list(examples)
-    longer = ((example.png, (example.input_ids[0], *prompt_ids, *example.input_ids[1:])) for example in examples)
-    return [Example(png, ids if len(ids) <= max_tokens else (*ids[: max_tokens - 1], ids[-1])) for png, ids in longer]
+    return [Example(example.png, prompted(example.input_ids, prompt_ids, max_tokens)) for example in examples]
+
+
+def prompted(input_ids: Sequence[int], prompt_ids: Sequence[int], max_tokens: int) -> tuple[int, ...]:
+    """A caption's ids with the prompt's after BOS."""
+    if not prompt_ids:
+        return tuple(input_ids)
+    ids = (input_ids[0], *prompt_ids, *input_ids[1:])
+    return ids if len(ids) <= max_tokens else (*ids[: max_tokens - 1], ids[-1])
 
 
 def decode_pixels(png: bytes) -> NDArray[np.uint8]:

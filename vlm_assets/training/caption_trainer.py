@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, Subset
+from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler, Subset
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -34,6 +34,7 @@ class CaptionTrainer(Trainer):
     watch: FiniteWatch
     validator: Validator | None = None
     group_by_length = False
+    streamed = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -55,6 +56,14 @@ class CaptionTrainer(Trainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.watch.note("loss", loss, self.state.global_step + 1)
         return loss
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Of pairs that are streamed each worker has its own already, in the order in which it reads them."""
+        dataset: Any = self.train_dataset
+        if not self.streamed:
+            return super().get_train_dataloader()
+        order = BatchSampler(SequentialSampler(dataset), self.args.train_batch_size, drop_last=True)
+        return DataLoader(dataset, batch_sampler=order, collate_fn=self.data_collator)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """This worker's share of the validation pairs; the last batch may be short."""

@@ -122,6 +122,12 @@ class FinetuneConfig(TrainConfig):
     max_new_tokens: int = Field(
         default=30, ge=1, le=512, description="Longest caption, from validation to serving, in tokens."
     )
+    in_memory_gb: float = Field(
+        default=4.0,
+        ge=0,
+        le=4096,
+        description="Shards of train and val up to this size are held in memory; larger ones are read while training.",
+    )
     golden_pictures: int = Field(default=4, ge=1, le=64, description="Pictures recorded as golden vectors.")
 
     def contradictions(self) -> list[str]:

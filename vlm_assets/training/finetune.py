@@ -50,7 +50,7 @@ def fit(
     """The trained BLIP and the summary of its training. Each worker of a distributed training calls this."""
     from transformers import AutoTokenizer
 
-    from vlm_assets.training.batches import mix, read_examples, with_prompt
+    from vlm_assets.training.pairs import read_material
     from vlm_assets.training.preflight import check_training
     from vlm_assets.training.trainer import train
     from vlm_assets.training.validation import CaptionValidator, read_validation
@@ -58,27 +58,23 @@ def fit(
     from vlm_serving.model import load_model
 
     start, shards = open_bundle(inputs.base / "bundle"), inputs.shards
-    niche = read_examples(sorted(shards.glob("train-*.parquet")))
-    replay = read_examples(sorted((inputs.base / "general").glob("train-*.parquet")))
-    validation = read_examples(sorted(shards.glob("val-*.parquet")))
     model = load_model(start.path)
     tokenizer: Any = AutoTokenizer.from_pretrained(start.path)
     prompt_ids: list[int] = tokenizer.encode(config.prompt, add_special_tokens=False)
     as_served = replace(start, prompt=config.prompt, generation=config.generation())
-    room: int = start.contract.max_caption_tokens + len(prompt_ids)
-    examples = with_prompt(mix(niche, replay, config.replay_share) if niche else [], prompt_ids, room)
+    material = read_material(inputs.base, shards, config, start.contract, prompt_ids)
     found = contract_faults(start.contract.to_json(), json.loads((shards / "contract.json").read_text()))
-    check_training(model, examples, validation, config.settings(), len(prompt_ids), found)
+    check_training(model, material.pairs, material.validation, config.settings(), len(prompt_ids), found)
     pictures_to_judge = read_validation(sorted(shards.glob("val-*.parquet")), config.validation_pictures)
     judge = CaptionValidator(as_served, pictures_to_judge) if pictures_to_judge else None
     result = train(
-        model, examples, with_prompt(validation, prompt_ids, room), start.contract, config.settings(), scratch, log,
-        metric, validator=judge, prompt_tokens=len(prompt_ids), tokenizer=tokenizer, callbacks=callbacks,
+        model, material.pairs, material.validation, start.contract, config.settings(), scratch, log, metric,
+        validator=judge, prompt_tokens=len(prompt_ids), tokenizer=tokenizer, callbacks=callbacks,
     )  # fmt: skip
     scores = judge.estimates(model) if judge and len(pictures_to_judge) > 1 else {}
     counts = {
-        "pairs": len(niche),
-        "replay_pairs": len(replay),
+        "pairs": material.niche,
+        "replay_pairs": material.replay,
         "parameters": model.num_parameters(),
         "truncated_captions": json.loads((shards / "summary.json").read_text())["tokens"]["truncated_captions"],
     }

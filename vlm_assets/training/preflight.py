@@ -7,13 +7,13 @@ import torch
 from transformers import BlipForConditionalGeneration
 
 from vlm_assets.errors import TrainingError
-from vlm_assets.training.batches import Example
+from vlm_assets.training.batches import Example, Pairs
 from vlm_assets.training.recipe import TrainSettings
 
 
 def check_training(
     model: BlipForConditionalGeneration,
-    examples: Sequence[Example],
+    pairs: Pairs,
     validation: Sequence[Example],
     settings: TrainSettings,
     prompt_tokens: int,
@@ -23,12 +23,17 @@ def check_training(
 
     `found`: faults that were seen before.
     """
-    faults = [*found, *_data_faults(model, examples, prompt_tokens), *_setting_faults(model, settings)]
+    faults = [*found, *_data_faults(model, pairs, prompt_tokens), *_setting_faults(model, settings)]
     if not validation and settings.validation_pictures:
         faults.append(
             f"The val split is empty, but validation_pictures is {settings.validation_pictures} and patience "
             f"{settings.patience}: no checkpoint could be told from another. Give the split a val fraction, or set "
             "both to 0: then the last checkpoint is kept."
+        )
+    if pairs.streamed and settings.group_by_length:
+        faults.append(
+            "group_by_length sorts pairs that are in memory, but these shards are larger than in_memory_gb and are "
+            "read while they are trained on. Set group_by_length to false, or raise in_memory_gb."
         )
     if len(faults) == 1:
         raise TrainingError(faults[0])
@@ -37,21 +42,20 @@ def check_training(
         raise TrainingError(f"{len(faults)} things must change before training can start:\n{listed}")
 
 
-def _data_faults(model: BlipForConditionalGeneration, examples: Sequence[Example], prompt_tokens: int) -> list[str]:
-    if not examples:
+def _data_faults(model: BlipForConditionalGeneration, pairs: Pairs, prompt_tokens: int) -> list[str]:
+    extent = pairs.extent
+    if not extent.pairs:
         return ["There is nothing to learn from: the train split is empty. Check the split's fractions."]
     text: Any = model.config.text_config
     faults: list[str] = []
-    highest = max(max(example.input_ids) for example in examples)
-    if highest >= text.vocab_size:
+    if extent.highest_token >= text.vocab_size:
         faults.append(
-            f"A caption has token {highest}, the model's vocabulary ends at {text.vocab_size - 1}: the shards were "
-            "made with another tokenizer. Materialize tokenized_shards again with this base model."
+            f"A caption has token {extent.highest_token}, the model's vocabulary ends at {text.vocab_size - 1}: the "
+            "shards were made with another tokenizer. Materialize tokenized_shards again with this base model."
         )
-    longest = max(len(example.input_ids) for example in examples)
-    if longest > text.max_position_embeddings:
+    if extent.most_tokens > text.max_position_embeddings:
         faults.append(
-            f"A caption has {longest} tokens, prompt included ({prompt_tokens}); the model has places for "
+            f"A caption has {extent.most_tokens} tokens, prompt included ({prompt_tokens}); the model has places for "
             f"{text.max_position_embeddings}. Shorten the prompt, or lower max_caption_tokens of the base model."
         )
     return faults

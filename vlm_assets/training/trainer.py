@@ -15,7 +15,7 @@ from transformers import BlipForConditionalGeneration, EarlyStoppingCallback, Tr
 from vlm_assets.errors import TrainingError
 from vlm_assets.training.adaptation import adapt, merge
 from vlm_assets.training.augmentation import Augmentation
-from vlm_assets.training.batches import Collator, Example, PairDataset
+from vlm_assets.training.batches import Collator, Example, PairDataset, Pairs, PairsInMemory
 from vlm_assets.training.caption_trainer import CaptionTrainer, Validator
 from vlm_assets.training.checkpoints import Checkpoints, agreed_checkpoint, sole_writer, step_of
 from vlm_assets.training.finite import FiniteWatch
@@ -31,7 +31,7 @@ ASKED = re.compile(r"[Tt]ried to allocate ([\d.,]+ ?\w+)")
 
 def train(
     model: BlipForConditionalGeneration,
-    examples: Sequence[Example],
+    examples: Sequence[Example] | Pairs,
     validation: Sequence[Example],
     contract: PreprocessingContract,
     settings: TrainSettings,
@@ -46,25 +46,27 @@ def train(
 ) -> TrainResult:
     """Train `model` in place; resumes from the newest complete checkpoint below `scratch`.
 
+    `examples`: in memory, or where they are streamed from (`streaming.ShardPairs`).
     `validation` gives the loss curve; `validator` captions and scores (cider, exact_match) at every checkpoint, and
     the best weights are the ones left in `model`: by CIDEr, or by validation loss where the validator has a
     `cider_note` that CIDEr cannot tell. `prompt_tokens`: how many ids after BOS are given, not learnt. `tokenizer`:
     kept with each checkpoint, so that another training may start from it. Raises TrainingError: faults of data and
     settings (all at once), a value that is not finite, out of memory.
     """
-    check_training(model, examples, validation, settings, prompt_tokens)
+    pairs = PairsInMemory(examples) if isinstance(examples, Sequence) else examples
+    check_training(model, pairs, validation, settings, prompt_tokens)
     device, precision, reason = resolve_device(settings.precision)
     result = TrainResult(device=device, precision=precision, precision_reason=reason)
     with sole_writer(scratch, log), _memory_explained(settings):
         _smooth_labels(model, settings.label_smoothing)
-        trial = _trial_step(model, examples[: settings.batch_size], contract, device, precision)
+        trial = _trial_step(model, pairs.head(settings.batch_size), contract, device, precision)
         tuning, why = settle(model, settings.threads, settings.attention, device, scratch, trial)
-        log(f"training on {device} in {precision} ({reason}); {len(examples):,} pairs an epoch")
+        log(f"training on {device} in {precision} ({reason}); {pairs.extent.pairs:,} pairs an epoch")
+        if pairs.streamed:
+            log("pairs are read from the shards while they are trained on, one caption of each picture in a pass")
         log(f"with {tuning} ({why})")
         adapted = adapt(model, settings)
-        trainer = _trainer(
-            adapted, examples, validation, contract, settings, scratch, precision, validator, prompt_tokens
-        )
+        trainer = _trainer(adapted, pairs, validation, contract, settings, scratch, precision, validator, prompt_tokens)
         trainer.watch = FiniteWatch(settings, scratch, trainer.args.device)
         reporter = Reporter(settings, result, log, metric, scratch)
         for callback in (trainer.watch, reporter, Checkpoints(tokenizer), *callbacks):
@@ -161,7 +163,7 @@ def _trial_step(
 
 def _trainer(
     model: Any,
-    examples: Sequence[Example],
+    pairs: Pairs,
     validation: Sequence[Example],
     contract: PreprocessingContract,
     settings: TrainSettings,
@@ -170,11 +172,12 @@ def _trainer(
     validator: Validator | None,
     prompt_tokens: int,
 ) -> CaptionTrainer:
-    evaluates = bool(validation)
+    evaluates, extent = bool(validation), pairs.extent
+    total_steps = settings.total_steps(extent.pairs, _world_size())
     best_by = ("loss" if _cider_note(validator) else "cider") if evaluates and validator else None
     arguments = TrainingArguments(
         output_dir=str(scratch),
-        max_steps=settings.steps or -1,
+        max_steps=total_steps if pairs.streamed else settings.steps or -1,  # a pass over a stream is not an epoch
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
@@ -183,7 +186,7 @@ def _trainer(
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(settings.warmup_share * settings.total_steps(len(examples), _world_size())),
+        warmup_steps=math.ceil(settings.warmup_share * total_steps),
         max_grad_norm=settings.max_grad_norm,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
@@ -199,7 +202,7 @@ def _trainer(
         metric_for_best_model=best_by,
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
-        dataloader_drop_last=len(examples) >= settings.batch_size * _world_size(),  # full batches, where there is one
+        dataloader_drop_last=extent.pairs >= settings.batch_size * _world_size(),  # full batches, where there is one
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
         seed=settings.seed,
@@ -213,11 +216,11 @@ def _trainer(
         model=model,
         args=arguments,
         data_collator=Collator(contract, prompt_tokens),
-        train_dataset=PairDataset(examples, augmentation, settings.seed),
+        train_dataset=pairs.dataset(augmentation, settings.seed),
         eval_dataset=PairDataset(validation) if evaluates else None,
     )
     trainer.validator = validator
-    trainer.group_by_length = settings.group_by_length
+    trainer.group_by_length, trainer.streamed = settings.group_by_length, pairs.streamed
     if best_by and settings.patience:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     return trainer

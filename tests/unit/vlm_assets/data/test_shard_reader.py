@@ -3,8 +3,9 @@
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 from tests.tiny import tiny_bundle
 from tests.unit.vlm_assets.data.pictures import picture, png
 from tests.unit.vlm_assets.data.shard_inputs import write_inputs
+from vlm_assets.data import shard_reader
 from vlm_assets.data import shards as shards_module
+from vlm_assets.data.encoding import decode_pixels
 from vlm_assets.data.shard_blocks import BlockCache
 from vlm_assets.data.shard_reader import ShardReader
 from vlm_assets.data.shards import ShardSettings, shard_paths, write_shards
@@ -28,9 +31,9 @@ ROOT = Path(__file__).resolve().parents[4]
 BUFFER = 20_000  # of about 5 row groups
 
 
-def write(path: Path, encoding: Any = "png", count: int = 150) -> Path:
+def write(path: Path, encoding: Any = "png", number: int = 150) -> Path:
     raw, splits = write_inputs(
-        path, [png(seed) for seed in range(count)], [("a dress", "a red square", "a circle")] * count
+        path, [png(seed) for seed in range(number)], [("a dress", "a red square", "a circle")] * number
     )
     out = path / "shards"
     out.mkdir()
@@ -260,32 +263,24 @@ def test_processes_that_share_a_cache_keep_its_limit_together(tmp_path: Path):
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
 
 
-def test_a_torch_loader_sees_every_caption_in_as_many_epochs_and_resumes(shards: Path):
-    from torch.utils.data import DataLoader
-
-    from vlm_assets.training.streaming import StreamDataset
-
-    def pairs(data: StreamDataset, take: int | None = None) -> list[tuple[bytes, tuple[int, ...]]]:
-        found: list[tuple[bytes, tuple[int, ...]]] = []
-        for batch in DataLoader(data, batch_size=4, collate_fn=list):
-            found += [(row["pixels"].tobytes(), row["input_ids"]) for row in batch]
-            if take and len(found) >= take:
-                break
-        return found
-
-    data = StreamDataset(reader(shards))
-    epochs = [pairs(data) for _ in range(3)]
-    assert len({pair for epoch in epochs for pair in epoch}) == 3 * len(data), "three captions each, three epochs"
-    half = StreamDataset(reader(shards))
-    seen = pairs(half, take=40)
-    resumed = StreamDataset(reader(shards))
-    resumed.load_state_dict(half.state_dict())
-    assert seen + pairs(resumed) == epochs[0]
-    with pytest.raises(ConfigError, match="Set num_workers to 0"):
-        next(iter(DataLoader(StreamDataset(reader(shards)), batch_size=None, num_workers=1)))
-
-
 def test_pictures_are_what_was_drawn(shards: Path):
     resizer = default_resizer()
     drawn = {resize_square(picture(seed), 32, "bicubic", resizer).tobytes() for seed in range(150)}
     assert all(sample.pixels.transpose(1, 2, 0).tobytes() in drawn for sample in reader(shards))
+
+
+def test_an_epoch_may_be_dropped_half_read_by_any_thread_even_its_own(shards: Path, monkeypatch: pytest.MonkeyPatch):
+    calls, taken, dropped = count(), threading.Event(), threading.Event()
+    source = iter(reader(shards, buffer_bytes=1_000_000))
+
+    def decode(data: Any) -> Any:
+        if next(calls) == shard_reader.CHUNK:  # the second chunk, decoded ahead: here the collector may run
+            taken.wait(10)
+            source.close()  # pyright: ignore
+            dropped.set()
+        return decode_pixels(data)
+
+    monkeypatch.setattr(shard_reader, "decode_pixels", decode)
+    next(source)
+    taken.set()
+    assert dropped.wait(10)
