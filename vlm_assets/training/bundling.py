@@ -54,9 +54,17 @@ def write_model(
     path: Path, model: BlipForConditionalGeneration, tokenizer: Any, contract: PreprocessingContract
 ) -> PreprocessingContract:
     """Weights (safetensors), configuration, tokenizer, image processor; the contract gets the tokenizer's digest."""
+    model.save_pretrained(path)
+    write_processors(path, tokenizer, contract)
+    contract = replace(contract, tokenizer_sha256=sha256_of(path / "tokenizer.json"))
+    write_contract(path, contract)
+    return contract
+
+
+def write_processors(path: Path, tokenizer: Any, contract: PreprocessingContract) -> None:
+    """What makes a model's input in plain transformers, beside its weights."""
     from transformers import BlipImageProcessorPil
 
-    model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     size = {"height": contract.image_size_px, "width": contract.image_size_px}
     processor = BlipImageProcessorPil(
@@ -66,9 +74,6 @@ def write_model(
         resample=RESAMPLERS[contract.resample],
     )
     processor.save_pretrained(path)
-    contract = replace(contract, tokenizer_sha256=sha256_of(path / "tokenizer.json"))
-    write_contract(path, contract)
-    return contract
 
 
 def golden_patterns() -> list[bytes]:

@@ -83,11 +83,11 @@ def is_final(state: TrainerState) -> bool:
 class Checkpoints(TrainerCallback):
     """Marks what Trainer has written, then removes what is no longer needed: a kill at any moment leaves one whole.
 
-    With `tokenizer` a checkpoint is a model directory: another training may start from it.
+    `complete` adds to a checkpoint what Trainer does not write.
     """
 
-    def __init__(self, tokenizer: Any = None) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, complete: Callable[[Path], object] = lambda path: None) -> None:
+        self._complete = complete
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """All workers have written their parts."""
@@ -97,8 +97,7 @@ class Checkpoints(TrainerCallback):
             return
         scratch = Path(args.output_dir or "")
         written = scratch / f"checkpoint-{state.global_step}"
-        if self._tokenizer is not None:
-            self._tokenizer.save_pretrained(written)
+        self._complete(written)
         (written / COMPLETE).touch()
         _remove_all_but({written, scratch / f"checkpoint-{state.best_global_step}"}, scratch)
 

@@ -126,7 +126,7 @@ class FinetuneConfig(TrainConfig):
         default=4.0,
         ge=0,
         le=4096,
-        description="Shards of train and val up to this size are held in memory; larger ones are read while training.",
+        description="GB of train and val shards that are held in memory; larger ones are read while training.",
     )
     golden_pictures: int = Field(default=4, ge=1, le=64, description="Pictures recorded as golden vectors.")
 

@@ -16,6 +16,7 @@ from vlm_assets.errors import TrainingError
 from vlm_assets.training.adaptation import adapt, merge
 from vlm_assets.training.augmentation import Augmentation
 from vlm_assets.training.batches import Collator, Example, PairDataset, Pairs, PairsInMemory
+from vlm_assets.training.bundling import write_processors
 from vlm_assets.training.caption_trainer import CaptionTrainer, Validator
 from vlm_assets.training.checkpoints import Checkpoints, agreed_checkpoint, sole_writer, step_of
 from vlm_assets.training.finite import FiniteWatch
@@ -50,7 +51,7 @@ def train(
     `validation` gives the loss curve; `validator` captions and scores (cider, exact_match) at every checkpoint, and
     the best weights are the ones left in `model`: by CIDEr, or by validation loss where the validator has a
     `cider_note` that CIDEr cannot tell. `prompt_tokens`: how many ids after BOS are given, not learnt. `tokenizer`:
-    kept with each checkpoint, so that another training may start from it. Raises TrainingError: faults of data and
+    saved with each checkpoint, so that another training may start from it. Raises TrainingError: faults of data and
     settings (all at once), a value that is not finite, out of memory.
     """
     pairs = PairsInMemory(examples) if isinstance(examples, Sequence) else examples
@@ -69,7 +70,7 @@ def train(
         trainer = _trainer(adapted, pairs, validation, contract, settings, scratch, precision, validator, prompt_tokens)
         trainer.watch = FiniteWatch(settings, scratch, trainer.args.device)
         reporter = Reporter(settings, result, log, metric, scratch)
-        for callback in (trainer.watch, reporter, Checkpoints(tokenizer), *callbacks):
+        for callback in (trainer.watch, reporter, _checkpoints(tokenizer, contract), *callbacks):
             trainer.add_callback(callback)
         if trainer.args.metric_for_best_model == "loss":
             log(f"the best checkpoint is told by validation loss: {_cider_note(validator)}")
@@ -99,6 +100,11 @@ def _run(trainer: CaptionTrainer, settings: TrainSettings, scratch: Path, result
         early = f", stopped after {settings.patience} checkpoints without a better one" if result.stopped_early else ""
         judged_by = {"cider": "CIDEr"}.get(str(trainer.args.metric_for_best_model), "loss")
         log(f"kept the weights of step {result.kept_step} of {result.steps}: best validation {judged_by}{early}")
+
+
+def _checkpoints(tokenizer: Any, contract: PreprocessingContract) -> Checkpoints:
+    """With a tokenizer each is a model directory, from which another training may start."""
+    return Checkpoints(lambda path: write_processors(path, tokenizer, contract)) if tokenizer else Checkpoints()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ CLASSES = (FinetuneConfig, PretrainConfig, BlipMini, HubModel, LocalModel, BaseM
 # Of what a number counts, or that it is a share, a factor or a seed.
 UNITS = (
     r"steps|passes|pictures|pixels|tokens|layers|heads|threads|processes|checkpoints|beams|word pieces|side|width|rank"
-    r"|share|per step|factor|norm|seed"
+    r"|share|per step|factor|norm|seed|gb of"
 )
 FIELDS = [(settings, name) for settings in CLASSES for name in settings.model_fields if name != "kind"]
 

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, TrainerCallback
 from tests.tiny import tiny_bundle
 from tests.unit.vlm_assets.training.test_trainer import FAST, examples
 from vlm_assets.errors import TrainingError
-from vlm_assets.training.base import write_pretrained
+from vlm_assets.training.base import write_base
 from vlm_assets.training.checkpoints import newest_checkpoint
 from vlm_assets.training.config import LocalModel
 from vlm_assets.training.trainer import train
@@ -101,13 +101,16 @@ def test_weights_that_are_not_finite_are_not_kept(bundle: Bundle, tmp_path: Path
 
 def test_another_training_can_start_from_the_last_good_weights(bundle: Bundle, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(bundle.path)
+    bundle = replace(bundle, contract=replace(bundle.contract, mean=(0.1, 0.2, 0.3), resample="bilinear"))
     said = error_of(lambda: run(bundle, tmp_path / "s", Breaks(8), tokenizer=tokenizer))
     kept = tmp_path / "s" / "checkpoint-5"
     assert said.endswith(f"are in {kept}; to train on from them, make that directory the start of base_model.")
     start = LocalModel(path=str(kept), max_caption_tokens=16)
-    write_pretrained(tmp_path / "base", start, {}, print)
+    (tmp_path / "base").mkdir()
+    write_base(tmp_path / "base", start, {}, tmp_path / "unused", print, print)
     base = open_bundle(tmp_path / "base" / "bundle")
     good, found = load_file(kept / "model.safetensors"), load_model(base.path).state_dict()
     assert all(torch.equal(found[name], weight) for name, weight in good.items())
-    assert base.contract.bos_token_id == bundle.contract.bos_token_id
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "image_size_px", "mean", "std", "resample"):
+        assert getattr(base.contract, name) == getattr(bundle.contract, name), name
     assert json.loads((tmp_path / "base" / "base.json").read_text())["name"] == "checkpoint-5"
