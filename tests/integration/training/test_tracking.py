@@ -72,7 +72,7 @@ def test_a_training_that_fails_on_its_way_is_failed_and_keeps_its_curve_until_th
     client = mlflow.MlflowClient(uri)
     (run,) = client.search_runs(["1"])
     assert run.info.status == "FAILED"
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "train_loss")] == [10, 20]
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "train_loss")] == [1, 10, 20]
 
 
 @pytest.mark.parametrize("fails", [False, True])
