@@ -27,6 +27,7 @@ from vlm_assets.training.tuning import settle
 from vlm_serving.preprocessing import PreprocessingContract
 
 Log = Callable[[str], object]
+CPU_BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}  # what multiplies bf16 faster than fp32
 ASKED = re.compile(r"[Tt]ried to allocate ([\d.,]+ ?\w+)")
 
 
@@ -134,8 +135,10 @@ def resolve_device(precision: str) -> tuple[str, str, str]:
     if device == "cuda":
         native = torch.cuda.is_bf16_supported()
         return device, "bf16" if native else "fp32", f"the GPU {'has' if native else 'lacks'} bf16"
-    native = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-    return device, "bf16" if native else "fp32", f"the CPU {'has' if native else 'lacks'} AMX"
+    capabilities = torch.cpu.get_capabilities()
+    native = [name for feature, name in CPU_BF16.items() if capabilities.get(feature)]
+    why = f"the CPU has {native[0]}" if native else f"the CPU has neither {' nor '.join(CPU_BF16.values())}"
+    return device, "bf16" if native else "fp32", why
 
 
 def _smooth_labels(model: BlipForConditionalGeneration, share: float) -> None:

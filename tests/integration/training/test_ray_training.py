@@ -191,7 +191,7 @@ def uninterrupted(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> T
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("where", ["local", "standing"])
+@pytest.mark.parametrize("where", ["local", pytest.param("standing", marks=pytest.mark.slow)])
 def test_an_asset_killed_with_its_ray_leaves_nobody_behind_and_goes_on_when_run_again(
     where: str, inputs: Inputs, uninterrupted: Trajectory, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -118,20 +118,21 @@ LINE = r"training +(\d+)%  step (\d+)/40  loss (\d\.\d{3})  (\d+) pictures/s  ET
 @pytest.mark.parametrize(
     ("setting", "cuda", "native", "expected"),
     [
-        ("auto", True, True, ("cuda", "bf16", "the GPU has bf16")),
-        ("auto", True, False, ("cuda", "fp32", "the GPU lacks bf16")),
-        ("auto", False, True, ("cpu", "bf16", "the CPU has AMX")),
-        ("auto", False, False, ("cpu", "fp32", "the CPU lacks AMX")),
-        ("fp16", True, True, ("cuda", "fp16", "as configured")),
-        ("fp32", False, True, ("cpu", "fp32", "as configured")),
+        ("auto", True, ["cuda"], ("cuda", "bf16", "the GPU has bf16")),
+        ("auto", True, [], ("cuda", "fp32", "the GPU lacks bf16")),
+        ("auto", False, ["amx_bf16", "avx512_bf16"], ("cpu", "bf16", "the CPU has AMX")),
+        ("auto", False, ["avx512_bf16"], ("cpu", "bf16", "the CPU has AVX512-BF16")),
+        ("auto", False, ["avx2"], ("cpu", "fp32", "the CPU has neither AMX nor AVX512-BF16")),
+        ("fp16", True, [], ("cuda", "fp16", "as configured")),
+        ("fp32", False, ["amx_bf16"], ("cpu", "fp32", "as configured")),
     ],
 )
 def test_device_and_precision_are_chosen_by_what_the_hardware_has_and_the_log_says_why(
-    setting: str, cuda: bool, native: bool, expected: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+    setting: str, cuda: bool, native: list[str], expected: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bool(native))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(native, True))
     assert resolve_device(setting) == expected
 
 
