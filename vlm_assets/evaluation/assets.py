@@ -13,7 +13,8 @@ from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.evaluation.config import EvalConfig
 from vlm_assets.evaluation.display import CIDER, HEADLINE, short_protocol, shown
 from vlm_assets.release.gate import Verdict, check_results, check_specs, judge
-from vlm_assets.release.ledger import Ledger, LedgerEntry
+from vlm_assets.release.history import champion_to_beat
+from vlm_assets.release.ledger import Ledger
 from vlm_assets.resources import StoreResource, TrackerResource
 from vlm_assets.store import Store
 
@@ -81,15 +82,6 @@ def eval_report(
         metadata={**report_metadata(built.path), "dagster/uri": built.ref.uri},
         check_results=check_results(verdict),
     )
-
-
-def champion_to_beat(entries: Sequence[LedgerEntry], candidate: ArtifactRef) -> ArtifactRef | None:
-    """The last champion that is not the candidate itself; None before another model was released.
-
-    For a candidate that is champion by now this is the one it replaced: a second run finds the first run's report.
-    """
-    others = [entry.artifact for entry in entries if entry.artifact.version != candidate.version]
-    return others[-1] if others else None
 
 
 def splits_of(store: Store, shards: ArtifactRef) -> Path | None:

@@ -12,8 +12,9 @@ from vlm_assets.errors import GateError
 from vlm_assets.release.config import ReleaseConfig
 from vlm_assets.release.deploy import ServeResource
 from vlm_assets.release.gate import Verdict
+from vlm_assets.release.history import history
 from vlm_assets.release.ledger import Ledger, LedgerEntry
-from vlm_assets.release.promotion import ROLLBACK, headline_scores
+from vlm_assets.release.promotion import headline_scores
 from vlm_assets.release.show import ledger_table
 from vlm_assets.resources import StoreResource, TrackerResource
 from vlm_assets.training.model_registry import set_champion_alias
@@ -73,11 +74,11 @@ def check_same_candidate(report: Path, candidate: ArtifactRef) -> None:
 
 def check_not_rolled_back(entries: Sequence[LedgerEntry], bundle: str, force_reason: str) -> None:
     """What people took out of service does not come back by itself when the same candidate is made again."""
-    left = [entry for entry in entries if entry.previous_bundle_version == bundle]
-    if left and left[-1].action == ROLLBACK and not force_reason:
+    left = history(entries).withdrawn.get(bundle)
+    if left and not force_reason:
         raise GateError(
-            f"Bundle {bundle} was rolled back (ledger entry {left[-1].number}: {left[-1].why}) and is not released "
-            "again by itself. Train another candidate, or set force_reason on released_model."
+            f"Bundle {bundle} was rolled back (ledger entry {left.number}: {left.why}) and is not released again by "
+            "itself. Train another candidate, or set force_reason on released_model."
         )
 
 

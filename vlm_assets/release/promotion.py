@@ -11,12 +11,12 @@ from typing import Any
 
 from vlm_assets.contracts import ArtifactRef
 from vlm_assets.errors import ConfigError, GateError
+from vlm_assets.release.history import PROMOTE, ROLLBACK, earlier_champion
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.store import Store
 from vlm_assets.training.model_registry import find_registered, set_champion_alias
 
 MODEL = "finetuned_model"
-PROMOTE, ROLLBACK = "promote", "rollback"
 
 
 @dataclass(frozen=True)
@@ -41,29 +41,16 @@ def force_promotion(store: Store, tracking_uri: str, version: str, reason: str, 
 
 
 def roll_back(store: Store, tracking_uri: str, version: str, reason: str, run_id: str) -> LedgerEntry:
-    """Make an earlier champion champion again: `version`, or with "" the one that the current champion replaced.
+    """Make an earlier champion champion again: `version`, or with "" the one that stands below the current champion.
 
-    Raises as `force_promotion` does; GateError too if `version` was never champion or there is no earlier one.
+    Two such rollbacks go two champions back: what was rolled back is gone back to only by name. Raises as
+    `force_promotion` does; GateError too if `version` was never champion or there is no earlier one that stands.
     """
     _require_reason(reason)
     ledger = Ledger(store)
     earlier = earlier_champion(ledger.entries(), version.strip())
     wanted = Candidate(earlier.artifact, earlier.bundle_version, earlier.scores)
     return _change(store, tracking_uri, ledger, wanted, ROLLBACK, reason.strip(), run_id)
-
-
-def earlier_champion(entries: list[LedgerEntry], version: str) -> LedgerEntry:
-    """The last entry that made `version` champion; with "" that of the champion before the current one."""
-    if not entries:
-        raise GateError("There is no champion yet, so nothing to roll back to. Materialize released_model first.")
-    wanted = version or entries[-1].previous_bundle_version
-    if not wanted:
-        raise GateError(f"Bundle {entries[-1].bundle_version} is the first champion; there is none to roll back to.")
-    found = [entry for entry in entries if wanted in (entry.bundle_version, entry.artifact.version)]
-    if not found:
-        known = ", ".join(dict.fromkeys(entry.bundle_version for entry in entries))
-        raise GateError(f"{wanted} was never champion; those that were: {known}. To release another one, promote it.")
-    return found[-1]
 
 
 def find_candidate(store: Store, tracking_uri: str, version: str) -> Candidate:

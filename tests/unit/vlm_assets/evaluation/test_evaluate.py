@@ -14,7 +14,7 @@ from tests.tiny import tiny_bundle
 from tests.unit.vlm_assets.evaluation.shards import COLOURS, ColourCaptioner, plain_png, square, write_split
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.errors import ConfigError, StoreError
-from vlm_assets.evaluation.assets import champion_to_beat, eval_report, report_recipe
+from vlm_assets.evaluation.assets import eval_report, report_recipe
 from vlm_assets.evaluation.config import EvalConfig
 from vlm_assets.evaluation.evaluate import differences, score_everything, scores_json
 from vlm_assets.evaluation.originals import Originals
@@ -30,7 +30,7 @@ from vlm_assets.evaluation.systems import (
 )
 from vlm_assets.evaluation.write import write_evaluation
 from vlm_assets.release.gate import GateConfig
-from vlm_assets.release.ledger import Ledger, LedgerEntry
+from vlm_assets.release.ledger import Ledger
 from vlm_assets.resources import RefIOManager, StoreResource, TrackerResource
 from vlm_serving.bundle import open_bundle, seal_bundle
 from vlm_serving.captioner import Captioner
@@ -293,20 +293,6 @@ def test_a_captioner_that_looks_beats_both_baselines(tmp_path):
 
 def ref(name, version):
     return ArtifactRef(name, version, f"somewhere/{name}", "0" * 64)
-
-
-def entry(number, version):
-    return LedgerEntry(number, "promote", ref("finetuned_model", version), version, "", "", "", "", 0.0)
-
-
-@pytest.mark.parametrize(
-    ("history", "rival"),
-    [("", None), ("c", None), ("a", "a"), ("ab", "b"), ("ac", "a"), ("abc", "b"), ("acb", "b"), ("aca", "a")],
-)
-def test_the_rival_is_the_last_champion_that_is_not_the_candidate(history, rival):
-    entries = [entry(number, version) for number, version in enumerate(history)]
-    found = champion_to_beat(entries, ref("finetuned_model", "c"))
-    assert (found.version if found else None) == rival
 
 
 def test_the_champion_decides_the_version_and_threads_do_not():

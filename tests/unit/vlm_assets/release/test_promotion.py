@@ -51,7 +51,17 @@ def test_promote_and_roll_back_leave_a_full_history_and_move_the_alias(place: Pl
         ("promote", "", a), ("promote", a, b), ("rollback", b, a), ("promote", a, c), ("rollback", c, b),
     ]  # fmt: skip
     assert place.alias() == b
-    assert place.roll_back().bundle_version == c  # the champion before this one
+    assert place.roll_back().bundle_version == a  # not c, which was rolled back
+
+
+def test_two_rollbacks_go_two_champions_back(place: Place) -> None:
+    a, b, c = place.bundles
+    for number in range(3):
+        place.promote(number)
+    assert [place.roll_back().bundle_version for _ in range(2)] == [b, a]
+    assert place.alias() == a
+    with pytest.raises(GateError, match=f"No champion before bundle {a} stands: .*go back to: {a}, {b}, {c}"):
+        place.roll_back()
 
 
 def test_scores_of_a_former_champion_come_back_with_it(place: Place) -> None:
