@@ -1,23 +1,19 @@
 """Assets of the release group: the gate's verdict made true, and the application that serves it."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from vlm_assets.contracts import ArtifactRef
-from vlm_assets.errors import GateError
+from vlm_assets.release.alias import require_registered, sync_alias
 from vlm_assets.release.config import ReleaseConfig
+from vlm_assets.release.decision import reason_to_release
 from vlm_assets.release.deploy import ServeResource
-from vlm_assets.release.gate import Verdict
-from vlm_assets.release.history import history
 from vlm_assets.release.ledger import Ledger, LedgerEntry
-from vlm_assets.release.promotion import headline_scores
+from vlm_assets.release.promotion import bundle_version, headline_scores
 from vlm_assets.release.show import ledger_table
 from vlm_assets.resources import StoreResource, TrackerResource
-from vlm_assets.training.model_registry import set_champion_alias
 
 GROUP = "release"
 OWNERS = ["team:vlm"]
@@ -27,7 +23,7 @@ OWNERS = ["team:vlm"]
     group_name=GROUP,
     kinds={"python", "mlflow"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     description="The champion: a candidate that passed the gate, entered in the ledger and aliased in MLflow.",
 )
 def released_model(
@@ -38,58 +34,29 @@ def released_model(
     eval_report: ArtifactRef,
     finetuned_model: ArtifactRef,
 ):
-    """Read the verdict again and promote; the reference handed on is the candidate's own, nothing is copied."""
+    """Read the verdict again and promote; the reference handed on is the candidate's own, nothing is copied.
+
+    The champion read here is the one that the verdict must be about and the one that the new entry replaces.
+    """
     opened = store.open()
-    report = opened.directory(eval_report)
-    verdict = Verdict.from_json(json.loads((report / "verdict.json").read_text()))
-    bundle = json.loads((opened.directory(finetuned_model) / "bundle" / "bundle.json").read_text())["version"]
-    check_same_candidate(report, finetuned_model)
     ledger = Ledger(opened)
-    champion = ledger.champion()
+    bundle = bundle_version(opened, finetuned_model)
+    entries = ledger.entries()
+    champion = entries[-1] if entries else None
     if champion is None or champion.bundle_version != bundle:
-        check_not_rolled_back(ledger.entries(), bundle, config.force_reason)
-        why = decide(verdict, config.force_reason)
+        report = opened.directory(eval_report)
+        why = reason_to_release(report, finetuned_model, bundle, entries, config.force_reason)
+        require_registered(tracker.address(), finetuned_model)
         scores = headline_scores(report)
         champion = ledger.promote(finetuned_model, bundle, seen=champion, why=why, run_id=context.run_id, scores=scores)
         context.log.info(f"promoted bundle {bundle} (ledger entry {champion.number}): {why}")
     else:
         context.log.info(f"bundle {bundle} is the champion already (ledger entry {champion.number})")
-    registry_version = set_champion_alias(tracker.address(), champion.artifact.version)
+    registry_version = sync_alias(ledger, tracker.address())
     return dg.MaterializeResult(
         value=champion.artifact,
         data_version=dg.DataVersion(champion.artifact.version),
         metadata=_release_metadata(champion, registry_version, ledger.entries()),
-    )
-
-
-def check_same_candidate(report: Path, candidate: ArtifactRef) -> None:
-    """The verdict must be about this very candidate."""
-    judged = json.loads((report / "scores.json").read_text())["lineage"]["finetuned_model"]
-    if judged != candidate.version:
-        raise GateError(
-            f"eval_report judged candidate {judged}, to be released is {candidate.version}. "
-            "Materialize eval_report again."
-        )
-
-
-def check_not_rolled_back(entries: Sequence[LedgerEntry], bundle: str, force_reason: str) -> None:
-    """What people took out of service does not come back by itself when the same candidate is made again."""
-    left = history(entries).withdrawn.get(bundle)
-    if left and not force_reason:
-        raise GateError(
-            f"Bundle {bundle} was rolled back (ledger entry {left.number}: {left.why}) and is not released again by "
-            "itself. Train another candidate, or set force_reason on released_model."
-        )
-
-
-def decide(verdict: Verdict, force_reason: str) -> str:
-    """Why the candidate is promoted; GateError if it may not be."""
-    if verdict.passed:
-        return verdict.why
-    if force_reason:
-        return f"forced: {force_reason} (against: {verdict.why})"
-    raise GateError(
-        f"The candidate may not be released: {verdict.why}. Train it better, or set force_reason on released_model."
     )
 
 

@@ -8,7 +8,9 @@ class ReleaseConfig(dg.Config):
     """How `released_model` acts on the verdict."""
 
     force_reason: str = Field(
-        default="", description="Promote against the verdict, for this reason; it goes into the ledger. Empty: never."
+        default="",
+        description="Promote against the verdict, a champion that came after it, or a rollback, for this reason; it "
+        "goes into the ledger. Empty: never.",
     )
 
 

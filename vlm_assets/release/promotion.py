@@ -11,10 +11,11 @@ from typing import Any
 
 from vlm_assets.contracts import ArtifactRef
 from vlm_assets.errors import ConfigError, GateError
+from vlm_assets.release.alias import alias_follows, require_registered, sync_alias
 from vlm_assets.release.history import PROMOTE, ROLLBACK, earlier_champion
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.store import Store
-from vlm_assets.training.model_registry import find_registered, set_champion_alias
+from vlm_assets.training.model_registry import find_registered
 
 MODEL = "finetuned_model"
 
@@ -97,21 +98,26 @@ def _change(
 ) -> LedgerEntry:
     champion = ledger.champion()
     if champion is not None and champion.bundle_version == wanted.bundle_version:
-        raise GateError(
-            f"Bundle {wanted.bundle_version} is the champion already (ledger entry {champion.number}: {champion.why})."
-        )
+        return _repeat(tracking_uri, ledger, champion)
     check_sound(store, wanted.artifact)
-    if find_registered(tracking_uri, wanted.artifact.version) is None:
-        raise GateError(
-            f"MLflow at {tracking_uri} does not know {MODEL} {wanted.artifact.version}, so its alias could not follow. "
-            f"Materialize {MODEL} again, or set MLFLOW_TRACKING_URI to the one that has it."
-        )
+    require_registered(tracking_uri, wanted.artifact)
     entry = ledger.promote(
         wanted.artifact, wanted.bundle_version, seen=champion, why=why, run_id=run_id, scores=wanted.scores,
         action=action,
     )  # fmt: skip
-    set_champion_alias(tracking_uri, entry.artifact.version)
+    sync_alias(ledger, tracking_uri)
     return entry
+
+
+def _repeat(tracking_uri: str, ledger: Ledger, champion: LedgerEntry) -> LedgerEntry:
+    """What is champion already needs no new entry; but if the alias was left behind, this is the way to mend it."""
+    if alias_follows(tracking_uri, champion):
+        raise GateError(
+            f"Bundle {champion.bundle_version} is the champion already (ledger entry {champion.number}: "
+            f"{champion.why})."
+        )
+    sync_alias(ledger, tracking_uri)
+    return champion
 
 
 def _known_scores(store: Store, artifact: ArtifactRef) -> dict[str, float]:

@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 
-from vlm_assets.errors import GateError
-from vlm_assets.release.assets import decide
 from vlm_assets.release.gate import GateConfig, Verdict, judge
 
 FINE = {
@@ -108,16 +106,3 @@ def test_the_golden_pictures_must_hold(golden: dict[str, Any] | None, why: str) 
 def test_a_verdict_survives_being_written_down() -> None:
     verdict = judge(scores(*ABOVE, empty_share=0.5), GateConfig())
     assert Verdict.from_json(verdict.to_json()) == verdict
-
-
-def test_a_refusal_gives_figures_limits_and_the_way_out() -> None:
-    verdict = judge(scores(*ABOVE, most_frequent_share=0.31), GateConfig())
-    with pytest.raises(
-        GateError, match=r"may not be released: most frequent share 31\.0 % \(limit 20 %\).*force_reason"
-    ):
-        decide(verdict, "")
-
-
-def test_a_forced_release_says_so_and_against_what() -> None:
-    verdict = judge(scores(*ABOVE, most_frequent_share=0.31), GateConfig())
-    assert decide(verdict, "demo tomorrow").startswith("forced: demo tomorrow (against: most frequent share 31.0 %")

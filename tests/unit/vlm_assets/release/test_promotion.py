@@ -11,7 +11,6 @@ from tests.unit.vlm_assets.release.place import REASON, Place
 from vlm_assets.cli.main import main
 from vlm_assets.contracts import ArtifactRef
 from vlm_assets.errors import ConfigError, DeployError, GateError, StoreError
-from vlm_assets.release.assets import check_not_rolled_back
 from vlm_assets.release.deploy import ServeResource
 from vlm_assets.release.jobs import promote, rollback
 from vlm_assets.release.ledger import Ledger
@@ -120,19 +119,6 @@ def test_what_mlflow_does_not_know_is_refused_before_the_ledger_changes(place: P
     with pytest.raises(GateError, match="does not know finetuned_model"):
         force_promotion(place.store, fresh, place.models[0].version, REASON, "")
     assert place.history() == []
-
-
-def test_what_was_rolled_back_does_not_return_by_itself(place: Place) -> None:
-    place.promote(0)
-    place.promote(1)
-    place.roll_back(reason="captions in French")
-    entries = Ledger(place.store).entries()
-    check_not_rolled_back(entries, place.bundles[2], "")
-    with pytest.raises(GateError, match=r"was rolled back \(ledger entry 3: captions in French\)"):
-        check_not_rolled_back(entries, place.bundles[1], "")
-    check_not_rolled_back(entries, place.bundles[1], "mended elsewhere")
-    place.promote(1)
-    check_not_rolled_back([*Ledger(place.store).entries()][:2], place.bundles[1], "")
 
 
 def race(store: str, artifact: ArtifactRef, bundle: str, gate, answers) -> None:
