@@ -60,6 +60,9 @@ def broken(verdict: Verdict) -> list[str]:
         (scores(*ABOVE, empty_share=0.01), GateConfig(), ["no_collapse"]),
         (scores(*ABOVE, looping_share=0.001), GateConfig(), ["no_collapse"]),
         (scores(*ABOVE, most_frequent_share=0.3), GateConfig(), ["no_collapse"]),
+        # a perfect captioner of pictures of which 45 % have one reference
+        (scores(*ABOVE, most_frequent_share=0.45, most_frequent_reference_share=0.45), GateConfig(), []),
+        (scores(*ABOVE, most_frequent_share=0.66, most_frequent_reference_share=0.45), GateConfig(), ["no_collapse"]),
         (scores(difference("copy", -1), most_frequent_share=1.0), GateConfig(), ["beats_baselines", "no_collapse"]),
     ],
 )
@@ -106,3 +109,8 @@ def test_the_golden_pictures_must_hold(golden: dict[str, Any] | None, why: str) 
 def test_a_verdict_survives_being_written_down() -> None:
     verdict = judge(scores(*ABOVE, empty_share=0.5), GateConfig())
     assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+def test_the_limit_that_stands_in_the_words_is_the_one_that_was_applied() -> None:
+    verdict = judge(scores(*ABOVE, most_frequent_share=0.7, most_frequent_reference_share=0.45), GateConfig())
+    assert verdict.why == "most frequent share 70.0 % (limit 65 %)"
