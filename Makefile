@@ -87,6 +87,10 @@ bench-data: $(DEV) ## speed and memory of the data stage, as ratios; writes benc
 bench-metrics: $(DEV) ## speed of the caption metrics
 	$(PY) -m tests.benchmarks.bench_metrics
 
+.PHONY: bench-intervals
+bench-intervals: $(DEV) ## how often the report's intervals say "surely better" where nothing is
+	OMP_NUM_THREADS=1 $(PY) -m tests.benchmarks.bench_intervals
+
 .PHONY: bench-transfer
 bench-transfer: $(DEV) ## what the base model is worth: the demo's model beside one trained from nothing
 	$(PY) -W ignore -m tests.benchmarks.bench_transfer

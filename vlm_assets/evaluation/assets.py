@@ -3,25 +3,23 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from vlm_assets.contracts import ArtifactRef, Recipe
+from vlm_assets.evaluation.ancestry import originals_of, splits_of, trained_on
 from vlm_assets.evaluation.config import EvalConfig
 from vlm_assets.evaluation.display import CIDER, HEADLINE, short_protocol, shown
 from vlm_assets.release.gate import Verdict, check_results, check_specs, judge
 from vlm_assets.release.history import champion_to_beat
 from vlm_assets.release.ledger import Ledger
 from vlm_assets.resources import StoreResource, TrackerResource
-from vlm_assets.store import Store
 
-if TYPE_CHECKING:
-    from vlm_assets.evaluation.originals import Originals
-
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 VERDICT = "verdict.json"
 
 
@@ -55,9 +53,10 @@ def eval_report(
         from vlm_assets.evaluation.systems import Models
         from vlm_assets.evaluation.write import GALLERY, REPORT, SCORE_PLOT, SCORES, write_evaluation
 
-        champion = opened.directory(rival) if rival else None
-        originals = originals_of(opened, tokenized_shards) if champion else None
-        models = Models(opened.directory(finetuned_model), opened.directory(base_model), champion, originals)
+        models = Models(opened.directory(finetuned_model), opened.directory(base_model))
+        if rival:
+            originals, past = originals_of(opened, tokenized_shards), trained_on(opened, rival)
+            models = replace(models, champion=opened.directory(rival), originals=originals, champion_trained_on=past)
         with tracker.run(context, "eval_report") as run:
             scores = write_evaluation(
                 path,
@@ -82,24 +81,6 @@ def eval_report(
         metadata={**report_metadata(built.path), "dagster/uri": built.ref.uri},
         check_results=check_results(verdict),
     )
-
-
-def splits_of(store: Store, shards: ArtifactRef) -> Path | None:
-    """The directory of the splits behind the shards; None for shards that came from elsewhere, without theirs."""
-    if "validated_splits" not in store.manifest(shards)["recipe"]["parents"]:
-        return None
-    return store.directory(store.parent(shards, "validated_splits"))
-
-
-def originals_of(store: Store, shards: ArtifactRef) -> "Originals | None":
-    """The pictures behind the shards; None for shards that came from elsewhere, without what they were made from."""
-    from vlm_assets.evaluation.originals import Originals
-
-    parents = store.manifest(shards)["recipe"]["parents"]
-    if not {"validated_splits", "raw_dataset"} <= set(parents):
-        return None
-    splits, raw = (store.directory(store.parent(shards, name)) for name in ("validated_splits", "raw_dataset"))
-    return Originals(splits, raw)
 
 
 def report_recipe(config: EvalConfig, parents: tuple[ArtifactRef, ...], champion: ArtifactRef | None) -> Recipe:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlm_assets.evaluation.display import CIDER, EXACT
-from vlm_assets.evaluation.evaluate import Scored
 from vlm_assets.evaluation.gallery import Card, CardWord, choose
 from vlm_assets.evaluation.pictures import pick_pictures, split_files
 from vlm_assets.evaluation.predict import CaptionTable
+from vlm_assets.evaluation.scored import Scored
 from vlm_assets.evaluation.systems import HEADLINE_SPLIT
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from vlm_assets.evaluation.baselines import Nearest
 from vlm_assets.evaluation.coco import coco_scores
 from vlm_assets.evaluation.corpus import Bools, Floats, Ints
 from vlm_assets.evaluation.predict import CaptionTable
-from vlm_assets.evaluation.significance import Difference, difference, resampled_sums
+from vlm_assets.evaluation.significance import Difference, paired_difference
 
 if TYPE_CHECKING:
     from vlm_assets.evaluation.config import EvalConfig
@@ -104,7 +104,7 @@ def measure_leaks(
     if not leaked.any():
         return Leaks(len(rows), 0.0, float(clean.mean()), float(clean.mean()), None, None, None)
     nearer = leaked & (distances <= near.distances[places])
-    told = [row.captions[0] for row in rows]
+    told, kin = [row.captions[0] for row in rows], [row.cluster for row in rows]
     leaky = np.stack(
         [
             _cider([told[twin] if use else text for twin, use, text in zip(*draw, own, strict=True)], references)
@@ -118,7 +118,7 @@ def measure_leaks(
         leaky=float(leaky.mean()),
         clean_on_leaked=float(np.broadcast_to(clean, leaked.shape)[leaked].mean()),
         leaky_on_leaked=float(leaky[leaked].mean()),
-        inflation=_inflation(leaky.mean(axis=0) - clean, [row.cluster for row in rows], resamples, seed),
+        inflation=paired_difference(leaky.mean(axis=0), clean, clusters=kin, resamples=resamples, seed=seed),
     )
 
 
@@ -152,10 +152,3 @@ def _distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> Floats:
 
 def _cider(said: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
     return coco_scores(said, references).cider.items
-
-
-def _inflation(change: Floats, clusters: Sequence[str], resamples: int, seed: int) -> Difference:
-    _, number = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.array([np.bincount(number, weights=change), np.bincount(number)], dtype=np.float64).T  # (clusters, 2)
-    drawn = resampled_sums(sums, resamples, seed)
-    return difference(float(change.mean()), drawn[:, 0] / drawn[:, 1], len(change))

@@ -29,6 +29,8 @@ CAPTION_SCHEMA = pa.schema(
         ("references", pa.list_(pa.string())),
         ("slots", pa.string()),
         ("brightness", pa.float64()),  # mean of the picture's channels, 0..1
+        ("cluster", pa.string()),  # what it may not be torn from: its group and near duplicates; itself if unknown
+        ("source", pa.string()),  # the outermost folder in the source; "" if unknown
     ]
 )
 ONLY_OF_MODELS = ("confidence", "token_count", "word_probabilities", "token_ids")
@@ -89,5 +91,7 @@ def _table(batch: PictureBatch, captions: Sequence[Caption]) -> CaptionTable:
         "references": batch.captions,
         "slots": batch.slots,
         "brightness": brightness(batch.pixels),
+        "cluster": batch.image_ids,
+        "source": [""] * len(batch.image_ids),
     }
     return pa.table(columns, schema=CAPTION_SCHEMA)

@@ -12,14 +12,10 @@ from vlm_assets.evaluation.bleu import bleu_from_sums
 from vlm_assets.evaluation.coco import coco_scores
 from vlm_assets.evaluation.collapse import plain
 from vlm_assets.evaluation.corpus import ORDER, Floats
-from vlm_assets.evaluation.significance import (
-    Difference,
-    Estimate,
-    bootstrap_mean,
-    difference,
-    estimate,
-    resampled_sums,
-)
+from vlm_assets.evaluation.resampling import Labels
+from vlm_assets.evaluation.significance import Difference, Estimate, bootstrap_mean, differences, estimates
+
+BLEUS = tuple(f"bleu_{order}" for order in range(1, ORDER + 1))
 
 
 @dataclass(frozen=True)
@@ -55,13 +51,19 @@ class Scores:
 
 
 def score_captions(
-    candidates: Sequence[str], references: Sequence[Sequence[str]], *, resamples: int = 1000, seed: int = 0
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    clusters: Labels = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Scores:
     """Score N captions against one or more references each, as the COCO caption evaluation does.
 
-    Intervals: 95 % percentile bootstrap over pictures. BLEU is recomputed on each resample from its summed n-gram
-    counts; ROUGE-L, CIDEr and exact match are means of per-picture scores, with CIDEr's word weights held at those of
-    the whole corpus. distinct_share describes this very set (repeats in a resample would bias it): no interval.
+    Intervals: 95 % percentile bootstrap over pictures, or over their `clusters`: of each picture what it belongs to.
+    BLEU is recomputed on each resample from its summed n-gram counts; ROUGE-L, CIDEr and exact match are means of
+    per-picture scores, with CIDEr's document frequencies held at those of the whole corpus. distinct_share describes
+    this very set (repeats in a resample would bias it): no interval.
     Raises CorpusError (no captions, different numbers, a caption without reference), ConfigError (resamples < 1).
     """
     found = coco_scores(candidates, references)
@@ -70,23 +72,37 @@ def score_captions(
         "cider": found.cider.items,
         "exact_match": exact_matches(candidates, references),
     }
-    metrics = _bleu_estimates(found.bleu.statistics, resamples, seed)
-    metrics |= {name: bootstrap_mean(values, resamples=resamples, seed=seed) for name, values in items.items()}
-    metrics |= _variety(candidates, resamples, seed)
+    metrics = dict(
+        zip(
+            BLEUS,
+            estimates(found.bleu.statistics, bleu_from_sums, clusters=clusters, resamples=resamples, seed=seed),
+            strict=True,
+        )
+    )
+    favourite = _favourite(candidates)
+    for name, values in {**items, "most_frequent_share": favourite}.items():
+        metrics[name] = bootstrap_mean(values, clusters=clusters, resamples=resamples, seed=seed)
+    distinct = len({plain(text) for text in candidates}) / len(candidates)
+    metrics["distinct_share"] = Estimate(distinct, distinct, distinct, len(candidates), metrics["cider"].clusters)
     return Scores(metrics, items, dict(found.notes), found.bleu.statistics)
 
 
-def bleu_differences(ours: Floats, theirs: Floats, *, resamples: int = 1000, seed: int = 0) -> dict[str, Difference]:
+def bleu_differences(
+    ours: Floats, theirs: Floats, *, clusters: Labels = None, resamples: int = 1000, seed: int = 0
+) -> dict[str, Difference]:
     """bleu_1 .. bleu_4 of one system minus another's on the same N pictures, from both systems' statistics (N, 10).
 
     Both are recomputed on the same resamples of pictures: the interval is a paired one. Raises CorpusError.
     """
     if len(ours) != len(theirs):
         raise CorpusError(f"{len(ours):,} pictures against {len(theirs):,}; a paired difference needs the same ones.")
-    value = bleu_from_sums(ours.sum(axis=0)) - bleu_from_sums(theirs.sum(axis=0))  # (4,)
-    mine, others = (bleu_from_sums(resampled_sums(rows, resamples, seed)) for rows in (ours, theirs))
-    change = mine - others  # (resamples, 4)
-    return {f"bleu_{order + 1}": difference(float(value[order]), change[:, order], len(ours)) for order in range(ORDER)}
+    width = ours.shape[1]
+
+    def gain(sums: Floats) -> Floats:
+        return bleu_from_sums(sums[..., :width]) - bleu_from_sums(sums[..., width:])
+
+    found = differences(np.hstack([ours, theirs]), gain, clusters=clusters, resamples=resamples, seed=seed)
+    return dict(zip(BLEUS, found, strict=True))
 
 
 def exact_matches(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
@@ -95,21 +111,8 @@ def exact_matches(candidates: Sequence[str], references: Sequence[Sequence[str]]
     return np.array([plain(text) in {plain(other) for other in texts} for text, texts in pairs], dtype=np.float64)
 
 
-def _bleu_estimates(statistics: Floats, resamples: int, seed: int) -> dict[str, Estimate]:
-    whole = bleu_from_sums(statistics.sum(axis=0))  # (4,)
-    resampled = bleu_from_sums(resampled_sums(statistics, resamples, seed))  # (resamples, 4)
-    return {
-        f"bleu_{order + 1}": estimate(float(whole[order]), resampled[:, order], len(statistics))
-        for order in range(ORDER)
-    }
-
-
-def _variety(candidates: Sequence[str], resamples: int, seed: int) -> dict[str, Estimate]:
+def _favourite(candidates: Sequence[str]) -> list[bool]:
+    """Which captions are the commonest one."""
     texts = [plain(text) for text in candidates]
-    counts = Counter(texts)
-    distinct = len(counts) / len(texts)
-    favourite = counts.most_common(1)[0][0]
-    return {
-        "distinct_share": Estimate(distinct, distinct, distinct, len(texts)),
-        "most_frequent_share": bootstrap_mean([text == favourite for text in texts], resamples=resamples, seed=seed),
-    }
+    favourite = Counter(texts).most_common(1)[0][0]
+    return [text == favourite for text in texts]

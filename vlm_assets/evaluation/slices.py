@@ -1,12 +1,11 @@
-"""Where the model is good and where it is not: the headline split cut by length, brightness and what is in the picture.
+"""Where the model is good and where it is not: the headline split cut by length, brightness, source and content.
 
 A slice's scores are means of the split's per-picture scores, so a picture counts the same in its slice and in the
 whole (CIDEr keeps the whole split's word weights). Corpus metrics without per-picture scores (BLEU) have no slices.
-There is none by source: shards do not say where a row came from, and a data set is read from one source.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from vlm_assets.evaluation.collapse import plain
 
 TERCILES = ("low", "middle", "high")
+SOURCES_SHOWN = 12  # the largest
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,23 @@ def slot_slices(slots: Sequence[str]) -> list[Slice]:
     return [Slice(slot, value, np.asarray(rows[slot, value], dtype=np.int64)) for slot, value in sorted(rows)]
 
 
+def source_slices(sources: Sequence[str]) -> list[Slice]:
+    """One slice per folder of the source, the largest first; none where all lie in one."""
+    counts = Counter(sources)
+    if len(counts) < 2:
+        return []
+    return [
+        Slice("source", name or "(no folder)", np.flatnonzero([source == name for source in sources]))
+        for name, _ in counts.most_common(SOURCES_SHOWN)
+    ]
+
+
 def all_slices(
-    references: Sequence[Sequence[str]], brightness: Sequence[float], slots: Sequence[str], minimum: int
-) -> list[Slice]:
+    references: Sequence[Sequence[str]], brightness: Sequence[float], slots: Sequence[str], sources: Sequence[str],
+    minimum: int,
+) -> list[Slice]:  # fmt: skip
     """Every slice with at least `minimum` pictures."""
-    found = [*length_slices(references), *brightness_slices(brightness), *slot_slices(slots)]
+    found = [*length_slices(references), *brightness_slices(brightness), *source_slices(sources), *slot_slices(slots)]
     return [piece for piece in found if len(piece.rows) >= minimum]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from vlm_assets.errors import CorpusError
 from vlm_assets.evaluation.corpus import Floats
+from vlm_assets.evaluation.resampling import Labels, pick
 from vlm_assets.evaluation.significance import Estimate, bootstrap_mean
 
 Slots: TypeAlias = Mapping[str, str]  # of one reference caption: slot -> value, "" where it has none
@@ -63,13 +64,15 @@ def slot_accuracy(
     rows: Sequence[Sequence[Slots]],
     *,
     vocabulary: Vocabulary | None = None,
+    clusters: Labels = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> SlotScores:
     """Score N captions against the declared slots of their pictures: a list per picture, one mapping per reference.
 
     A caption is right in a slot when it says the value of any reference, or nothing where a reference has "".
-    `vocabulary` says which values there are (default: all that `rows` declare). Pictures without slots do not count.
+    `vocabulary` says which values there are (default: all that `rows` declare), `clusters` which pictures belong
+    together. Pictures without slots do not count.
     Raises CorpusError on different numbers, or when no picture declares a slot.
     """
     _check(captions, rows)
@@ -79,12 +82,12 @@ def slot_accuracy(
     pairs = list(zip(said, rows, strict=True))
     items = {name: np.array([_right(name, heard, row) for heard, row in pairs]) for name in slot_vocabulary(rows)}
     all_items = np.array([_all_right(heard, row) for heard, row in pairs])
-    return SlotScores(
-        {name: _share(values, resamples, seed) for name, values in items.items()},
-        _share(all_items, resamples, seed),
-        items,
-        all_items,
-    )
+
+    def share(values: Floats) -> Estimate:
+        declared = ~np.isnan(values)
+        return bootstrap_mean(values[declared], clusters=pick(clusters, declared), resamples=resamples, seed=seed)
+
+    return SlotScores({name: share(values) for name, values in items.items()}, share(all_items), items, all_items)
 
 
 class _Reader:
@@ -114,10 +117,6 @@ def _all_right(heard: Slots, row: Sequence[Slots]) -> float:
     if not names:
         return float("nan")
     return float(any(all(heard.get(name, "") == _plain(slots.get(name, "")) for name in names) for slots in row))
-
-
-def _share(values: Floats, resamples: int, seed: int) -> Estimate:
-    return bootstrap_mean(values[~np.isnan(values)], resamples=resamples, seed=seed)
 
 
 def _check(captions: Sequence[str], rows: Sequence[Sequence[Slots]]) -> None:

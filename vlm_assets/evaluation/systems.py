@@ -55,26 +55,33 @@ IN_A_SENTENCE = {
 
 @dataclass(frozen=True)
 class System:
-    """One captioner and all it said: by split, a table of `predict.CAPTION_SCHEMA`. `generation`: how it was asked."""
+    """One captioner and all it said: by split, a table of `predict.CAPTION_SCHEMA`. `generation`: how it was asked.
+
+    `trained_on` are image_ids of pictures that it has seen: a champion of an older split may have trained on what is
+    test now, and is compared without those.
+    """
 
     key: str
     about: str
     version: str = ""
     generation: GenerationOptions = DEFAULT_OPTIONS
     captions: dict[str, CaptionTable] = field(default_factory=dict[str, CaptionTable])
+    trained_on: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Models:
     """The artifact directories of the models to compare; each has a `bundle/`. No champion before the first release.
 
-    `originals` are the pictures before they were made into shards, where the store has them.
+    `originals` are the pictures before they were made into shards, where the store has them. `champion_trained_on` are
+    the image_ids that trained the champion; None where the store does not know.
     """
 
     candidate: Path
     base: Path
     champion: Path | None = None
     originals: Originals | None = None
+    champion_trained_on: frozenset[str] | None = frozenset()
 
 
 def base_facts(base: Path) -> dict[str, str]:
@@ -116,7 +123,8 @@ def caption_models(shards: Path, models: Models, config: EvalConfig, log: Log) -
     name = base_facts(models.base)["name"]
     systems = [_caption(CANDIDATE, f"{name}, fine-tuned", candidate, {**splits, **forgetting}, config, log)]
     if models.champion is not None:
-        systems.append(_champion(_open(models.champion), candidate, models.originals, headline, config, log))
+        champion = _champion(_open(models.champion), candidate, models.originals, headline, config, log)
+        systems.append(_with_past(champion, models.champion_trained_on, log))
     systems.append(_caption(BASE, f"{name}, as it was", base, {**headline, **forgetting}, config, log))
     return systems
 
@@ -209,6 +217,14 @@ def _champion(
         return originals.pixels(batch.image_ids, contract)
 
     return _caption(CHAMPION, about, champion, splits, config, log, view)
+
+
+def _with_past(champion: System, trained_on: frozenset[str] | None, log: Log) -> System:
+    """The champion with what is known of the pictures that trained it."""
+    if trained_on is not None or not champion.captions:
+        return replace(champion, trained_on=trained_on or frozenset())
+    log("The store has no splits of the champion: it may have been trained on some of these pictures.")
+    return replace(champion, about=f"{champion.about}; whether it was trained on some of these pictures is not known")
 
 
 def same_pixels(a: Bundle, b: Bundle) -> bool:

@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 
 from vlm_assets.evaluation.baselines import thumbnails_of
 from vlm_assets.evaluation.cards import gallery_cards
-from vlm_assets.evaluation.evaluate import captions_table, score_everything, scores_json
+from vlm_assets.evaluation.evaluate import captions_table, scores_json
 from vlm_assets.evaluation.gallery import contact_sheet
 from vlm_assets.evaluation.leaks import leak_facts
 from vlm_assets.evaluation.pictures import read_texts, split_files
 from vlm_assets.evaluation.plots import write_score_plot
+from vlm_assets.evaluation.provenance import Provenance, placed, read_provenance
 from vlm_assets.evaluation.report import render_report
+from vlm_assets.evaluation.scored import score_everything
 from vlm_assets.evaluation.systems import (
     CANDIDATE,
     COPY,
@@ -50,11 +52,13 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Evaluate `models` on `shards` and fill the directory `out`; returns what scores.json holds.
 
-    `splits` is the directory of the validated_splits behind the shards; without it nothing is said about leaks.
+    `splits` is the directory of the validated_splits behind the shards; without it nothing is said about leaks,
+    every picture counts as independent, and there are no slices by source.
     Raises ConfigError if there is no test split, or if candidate and base were made for pictures of different sizes.
     """
     training = read_texts(split_files(shards, TRAIN_SPLIT))
-    systems = caption_models(shards, models, config, log)
+    provenance = Provenance() if splits is None else read_provenance(splits)
+    systems = [placed(system, provenance) for system in caption_models(shards, models, config, log)]
     near = nearest_pictures(shards, systems[0], log, config.max_pictures)
     systems += baseline_systems(systems[0], training, near)
     log("scoring")

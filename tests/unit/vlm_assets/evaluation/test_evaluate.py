@@ -15,11 +15,13 @@ from tests.unit.vlm_assets.evaluation.shards import COLOURS, ColourCaptioner, pl
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.errors import ConfigError, StoreError
 from vlm_assets.evaluation.assets import eval_report, report_recipe
+from vlm_assets.evaluation.comparison import differences
 from vlm_assets.evaluation.config import EvalConfig
-from vlm_assets.evaluation.evaluate import differences, score_everything, scores_json
+from vlm_assets.evaluation.evaluate import scores_json
 from vlm_assets.evaluation.originals import Originals
 from vlm_assets.evaluation.pictures import read_texts, split_files
 from vlm_assets.evaluation.predict import ONLY_OF_MODELS, caption_split
+from vlm_assets.evaluation.scored import score_everything
 from vlm_assets.evaluation.systems import (
     Models,
     System,
@@ -111,7 +113,7 @@ def test_scores_json_is_what_was_returned_and_complete(written):
         "slot.colour",
     }
     assert expected <= set(metrics)
-    assert set(metrics["cider"]) == {"value", "low", "high", "n"}
+    assert set(metrics["cider"]) == {"value", "low", "high", "n", "clusters"}
     assert scores["base"] == {"name": "tiny", "description": "tiny: random weights, for tests."}
     assert scores["systems"]["candidate"]["about"] == "tiny, fine-tuned"
     assert scores["lineage"] == {"finetuned_model": "f" * 16}
@@ -340,6 +342,7 @@ def write_splits_behind(folder):
     rows = [
         {
             "image_id": (row := square(*key))["image_id"], "split": split, "cluster": row["image_id"],
+            "file_name": f"drawn/{row['image_id']}.png",
             "captions": row["captions"], "row_captions": [[0, 1]] * (2 if key == ("red", 9) else 1),
         }
         for split, keys in splits.items()

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm_assets.errors import ConfigError, CorpusError
-from vlm_assets.evaluation import significance
-from vlm_assets.evaluation.significance import bootstrap_mean, paired_difference, resampled_sums
+from vlm_assets.evaluation import resampling
+from vlm_assets.evaluation.resampling import resampled_sums
+from vlm_assets.evaluation.significance import bootstrap_mean, paired_difference
 
 numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=30)
 
@@ -48,7 +49,7 @@ def test_resamples_draw_as_many_rows_as_there_are_and_columns_together() -> None
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=(11, 2))
     whole = resampled_sums(values, 25, 5)
-    monkeypatch.setattr(significance, "CHUNK", 33)
+    monkeypatch.setattr(resampling, "CHUNK", 33)
     np.testing.assert_allclose(resampled_sums(values, 25, 5), whole)
 
 

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm_assets.evaluation.collapse import collapse_measures, is_looping, plain
-from vlm_assets.evaluation.slices import all_slices, brightness_slices, length_slices, slot_slices
+from vlm_assets.evaluation.slices import (
+    SOURCES_SHOWN,
+    all_slices,
+    brightness_slices,
+    length_slices,
+    slot_slices,
+    source_slices,
+)
 
 
 def members(slices):
@@ -56,9 +63,19 @@ def test_slots_of_the_first_caption_decide():
     ]
 
 
+def test_folders_of_the_source_are_slices_the_largest_first():
+    assert members(source_slices(["web", "phone", "web", "", "web", "phone"])) == {
+        "web": [0, 2, 4],
+        "phone": [1, 5],
+        "(no folder)": [3],
+    }
+    assert source_slices(["web"] * 5) == []
+    assert len(source_slices([str(number) for number in range(40)])) == SOURCES_SHOWN
+
+
 def test_small_slices_are_left_out():
     slots = [json.dumps([{"role": "cook" if row < 3 else "judge"}]) for row in range(13)]
-    kinds = {(piece.kind, piece.name) for piece in all_slices([["a b"]] * 13, [0.5] * 13, slots, minimum=10)}
+    kinds = {(piece.kind, piece.name) for piece in all_slices([["a b"]] * 13, [0.5] * 13, slots, [""] * 13, 10)}
     assert kinds == {("caption length", "low: 2 words"), ("brightness", "low: 50 % of white"), ("role", "judge")}
 
 

@@ -81,7 +81,7 @@ def test_a_registry_that_cannot_be_reached_is_told_without_advice_for_training(p
     place.promote(0)
     (tmp_path / "file").touch()
     uri = f"sqlite:///{tmp_path}/file/mlflow.db"
-    with pytest.raises(TrackingError, match="but MLflow's alias does not follow: .*vlm_assets promote") as caught:
+    with pytest.raises(TrackingError, match=r"but MLflow's alias does not follow: .*vlm_assets promote") as caught:
         alias.sync_alias(Ledger(place.store), uri)
     assert "trained" not in str(caught.value)
 
