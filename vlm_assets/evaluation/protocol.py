@@ -18,7 +18,8 @@ def protocol(config: EvalConfig, generation: GenerationOptions) -> dict[str, Any
         "resamples": config.resamples,
         "seed": config.seed,
         "min_slice": config.min_slice,
-        "text": [_captions(config, generation), *METRICS, _intervals(config), *DIFFERENCES],
+        "gate_min_pictures": config.gate.min_pictures,
+        "text": [_captions(config, generation), *METRICS, _intervals(config), *DIFFERENCES, _gate(config)],
     }
 
 
@@ -54,4 +55,11 @@ def _intervals(config: EvalConfig) -> str:
         f"duplicates, resampled together), {config.resamples:,} resamples, seed {config.seed}. They cover the choice "
         "of pictures, not the luck of one training run. A share of exactly 0 or 100 % has no spread to resample: of n "
         "independent pictures, the truth may still be 3 / n away (the rule of three; Hanley and Lippman-Hand 1983)."
+    )
+
+
+def _gate(config: EvalConfig) -> str:
+    return (
+        f"The gate decides on differences from {config.gate.min_pictures} independent pictures or more (those of one "
+        "cluster count once) and refuses on fewer."
     )

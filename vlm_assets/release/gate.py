@@ -30,6 +30,12 @@ class GateConfig(dg.Config):
         description="How far the lower end of the CIDEr difference to the champion may lie below 0. With 0 the "
         "candidate must be surely better: an equal one is refused.",
     )
+    min_pictures: int = Field(
+        default=30,
+        ge=2,
+        description="Independent test pictures that a comparison needs; those of one group, or nearly the same, count "
+        "as one. On fewer the gate refuses: intervals do not keep to their level there.",
+    )
     max_empty_share: float = Field(default=0.0, ge=0, le=1, description="Share of empty captions allowed.")
     max_looping_share: float = Field(default=0.0, ge=0, le=1, description="Share of captions that repeat themselves.")
     max_most_frequent_share: float = Field(
@@ -125,6 +131,8 @@ def _baselines(differences: Sequence[Mapping[str, Any]], config: GateConfig) -> 
     missing = [name for name in BASELINES if (name, "cider") not in rows]
     if missing:
         return RuleResult(rule, False, f"no comparison with {', '.join(missing)} in the report")
+    if few := _too_few([row for (_, metric), row in rows.items() if metric == "cider"], config):
+        return RuleResult(rule, False, few)
     passed = all(row["low"] > 0 for (_, metric), row in rows.items() if metric == "cider")
     if not passed:
         return RuleResult(rule, False, f"CIDEr not surely above {said}")
@@ -143,10 +151,36 @@ def _champion(differences: Sequence[Mapping[str, Any]], scores: Mapping[str, Any
     row = next((row for row in differences if row["against"] == CHAMPION), None)
     if row is None:
         expected = CHAMPION in scores["systems"]
-        return RuleResult(rule, not expected, "the champion was not compared" if expected else "no other champion yet")
+        return RuleResult(rule, not expected, _not_compared(scores) if expected else "no other champion yet")
+    if few := _too_few([row], config):
+        return RuleResult(rule, False, f"{few}{_left_out(scores)}")
     passed = row["low"] > -config.champion_margin
     limit = f"the lower end must be above {-config.champion_margin:g}"
-    return RuleResult(rule, passed, f"CIDEr against the champion {_difference(row)}; {limit}")
+    told = f"CIDEr against the champion {_difference(row)}; {limit}{_left_out(scores)}"
+    return RuleResult(rule, passed, told)
+
+
+def _too_few(rows: Sequence[Mapping[str, Any]], config: GateConfig) -> str:
+    """Why the gate does not decide on these comparisons; "" if it does."""
+    row = min(rows, key=lambda row: row["clusters"])
+    if row["clusters"] >= config.min_pictures:
+        return ""
+    return (
+        f"only {row['clusters']} independent test pictures (of {row['n']}) for the comparison with {row['against']}, "
+        f"the gate needs {config.min_pictures}: give validated_splits more for test, or lower gate.min_pictures"
+    )
+
+
+def _left_out(scores: Mapping[str, Any]) -> str:
+    count = scores["systems"][CHAMPION]["splits"][HEADLINE_SPLIT]["left_out"]
+    return f"; {count} test pictures left out, on which the champion was trained" if count else ""
+
+
+def _not_compared(scores: Mapping[str, Any]) -> str:
+    split = scores["systems"][CHAMPION].get("splits", {}).get(HEADLINE_SPLIT)
+    if split and split["left_out"] == split["n"]:
+        return f"the champion was trained on all {split['n']} test pictures, so it was not compared"
+    return "the champion was not compared"
 
 
 def most_frequent_limit(collapse: Mapping[str, Any], limit: float) -> float:

@@ -14,14 +14,20 @@ FINE = {
 }
 
 
-def difference(against: str, low: float, split: str = "test", metric: str = "cider") -> dict[str, Any]:
-    return {"against": against, "split": split, "metric": metric, "value": low + 1, "low": low, "high": low + 2}
+def difference(
+    against: str, low: float, split: str = "test", metric: str = "cider", clusters: int = 30
+) -> dict[str, Any]:
+    ends = {"value": low + 1, "low": low, "high": low + 2, "n": 60, "clusters": clusters}
+    return {"against": against, "split": split, "metric": metric, **ends}
 
 
-def scores(*differences: dict[str, Any], champion: bool = False, **collapse: float) -> dict[str, Any]:
+def scores(
+    *differences: dict[str, Any], champion: bool = False, left_out: int = 0, **collapse: float
+) -> dict[str, Any]:
+    past = {"splits": {"test": {"n": 60, "left_out": left_out}}}
     systems: dict[str, Any] = {"candidate": {"splits": {"test": {"collapse": {**FINE, **collapse}}}}}
     return {
-        "systems": systems | ({"champion": {}} if champion else {}),
+        "systems": systems | ({"champion": past} if champion else {}),
         "differences": list(differences),
         "slices": [piece(40), piece(12, most_frequent_share=1.0)],
         "golden": {"pictures": 2, "problem": ""},
@@ -72,6 +78,30 @@ def test_each_rule_holds_and_breaks_where_it_should(
     verdict = judge(given, config)
     assert broken(verdict) == expected
     assert verdict.passed == (not expected)
+
+
+def test_too_few_independent_pictures_decide_nothing() -> None:
+    few = tuple({**row, "clusters": 12} for row in ABOVE)
+    verdict = judge(scores(*few), GateConfig())
+    assert broken(verdict) == ["beats_baselines"]
+    assert verdict.why == (
+        "only 12 independent test pictures (of 60) for the comparison with copy, the gate needs 30: give "
+        "validated_splits more for test, or lower gate.min_pictures"
+    )
+    assert judge(scores(*few), GateConfig(min_pictures=12)).passed
+    champion = difference("champion", 0.1, clusters=29)
+    verdict = judge(scores(*ABOVE, champion, champion=True, left_out=31), GateConfig())
+    assert broken(verdict) == ["not_worse_than_champion"]
+    assert verdict.why.startswith("only 29 independent test pictures (of 60) for the comparison with champion")
+    assert verdict.why.endswith("; 31 test pictures left out, on which the champion was trained")
+
+
+def test_pictures_that_trained_the_champion_are_told_and_none_left_is_no_pass() -> None:
+    verdict = judge(scores(*ABOVE, difference("champion", 0.1), champion=True, left_out=4), GateConfig())
+    assert verdict.passed
+    assert "; 4 test pictures left out, on which the champion was trained" in verdict.why
+    verdict = judge(scores(*ABOVE, champion=True, left_out=60), GateConfig())
+    assert verdict.why == "the champion was trained on all 60 test pictures, so it was not compared"
 
 
 @pytest.mark.parametrize(
