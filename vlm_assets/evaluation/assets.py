@@ -14,13 +14,12 @@ from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.evaluation.ancestry import originals_of, splits_of, trained_on
 from vlm_assets.evaluation.config import EvalConfig
 from vlm_assets.evaluation.display import CIDER, HEADLINE, short_protocol, shown
-from vlm_assets.release.gate import Verdict, check_results, check_specs, judge
+from vlm_assets.release.gate import VERDICT, Verdict, check_results, check_specs
 from vlm_assets.release.history import champion_to_beat
 from vlm_assets.release.ledger import Ledger
 from vlm_assets.resources import StoreResource, TrackerResource
 
 CODE_VERSION = "5"
-VERDICT = "verdict.json"
 
 
 @dg.asset(
@@ -67,7 +66,6 @@ def eval_report(
                 context.log.info,
                 splits_of(opened, tokenized_shards),
             )
-            (path / VERDICT).write_text(json.dumps(judge(scores, config.gate).to_json(), indent=1) + "\n")
             run.log_metrics(flat_scores(scores))
             for name in (REPORT, SCORES, SCORE_PLOT, GALLERY):
                 run.log_artifact(path / name)
@@ -100,7 +98,7 @@ def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
 
 
 def score_table(scores: Mapping[str, Any], splits: Sequence[str]) -> list[dg.TableRecord]:
-    """One record per split and system: each main metric with its interval, n, digest of pictures and references."""
+    """One record per split and system: each main metric with its interval, n, groups, digest of the split."""
     headline = scores["systems"]["candidate"]["splits"][scores["headline_split"]]["metrics"]
     systems: list[dict[str, Any]] = list(scores["systems"].values())
     records: list[dg.TableRecord] = []
@@ -113,8 +111,14 @@ def score_table(scores: Mapping[str, Any], splits: Sequence[str]) -> list[dg.Tab
             for metric in shown(HEADLINE, headline)
             for estimate in [result["metrics"].get(metric.key)]
         }
+        same = scores["splits"][split]
         first = {"pictures": _unbroken(split)} if len(splits) > 1 else {}  # what tells rows apart must not hang out
-        which = {"pictures": _unbroken(split), "n": result["n"], "split": scores["splits"][split]["sha256"][:12]}
+        which = {
+            "pictures": _unbroken(split),
+            "n": result["n"],
+            "groups": same["clusters"],
+            "split": same["sha256"][:12],
+        }
         records.append(dg.TableRecord({**first, "captioner": _unbroken(measured["label"]), **cells, **which}))
     return records
 

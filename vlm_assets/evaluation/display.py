@@ -15,16 +15,21 @@ class EstimateJson(TypedDict):
     low: float
     high: float
     n: int
+    clusters: int
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's key in scores.json and how it is shown. `share` ones lie in 0..1 and are shown in per cent."""
+    """A metric's key in scores.json and how it is shown. `share` ones lie in 0..1 and are shown in per cent.
+
+    `yes_or_no` ones are shares of pictures of which something is so or not.
+    """
 
     key: str
     label: str
     explanation: str
     share: bool = True
+    yes_or_no: bool = False
 
     def text(self, value: float, *, signed: bool = False) -> str:
         """The value as people read it: `7.32`, `41.0 %`; `+1.21`, `+3.5 points` for differences."""
@@ -35,7 +40,11 @@ class Metric:
 
     def value(self, estimate: Mapping[str, Any]) -> str:
         """The value of an estimate; `n/a` where it cannot mean anything, whatever it is (its `note` says why)."""
-        return "n/a" if estimate.get("note") else self.text(estimate["value"])
+        if estimate.get("note"):
+            return "n/a"
+        if self.yes_or_no and estimate["value"] in (0, 1):
+            return f"{100 * estimate['value']:.0f} %"  # none, or all
+        return self.text(estimate["value"])
 
     def interval(self, estimate: Mapping[str, Any], *, signed: bool = False) -> str:
         """`6.94 to 7.71`; the unit stands once, at the end. In words where there can be no interval."""
@@ -43,6 +52,8 @@ class Metric:
             return "see the note"
         if estimate.get("n") == 1:
             return "of one picture"
+        if self.yes_or_no and not signed and (bound := beyond_none(estimate["value"], estimate["clusters"])):
+            return bound
         low = self.text(estimate["low"], signed=signed).removesuffix(f" {self._unit(signed)}")
         return f"{low} to {self.text(estimate['high'], signed=signed)}"
 
@@ -52,8 +63,13 @@ class Metric:
 
 
 CIDER = Metric("cider", "CIDEr", "rare words and phrases shared with the references; 10 is the most", share=False)
-EXACT = Metric("exact_match", "Exact match", "the caption is word for word one of the references")
-SLOTS = Metric("slot_accuracy", "Slot accuracy", "all that the source declares (role, colour, …) is named rightly")
+EXACT = Metric("exact_match", "Exact match", "the caption is word for word one of the references", yes_or_no=True)
+SLOTS = Metric(
+    "slot_accuracy",
+    "Slot accuracy",
+    "all that the source declares (role, colour, …) is named rightly",
+    yes_or_no=True,
+)
 BLEU_4 = Metric("bleu_4", "BLEU-4", "runs of up to four words shared with the references")
 ROUGE_L = Metric("rouge_l", "ROUGE-L", "longest common subsequence of words")
 METRICS = (
@@ -71,7 +87,26 @@ HEADLINE = (CIDER, EXACT, SLOTS, BLEU_4, ROUGE_L)
 
 def slot_metric(name: str) -> Metric:
     """Accuracy of one slot that the source declares."""
-    return Metric(f"slot.{name}", name.replace("_", " "), f"the {name} is named rightly")
+    return Metric(f"slot.{name}", name.replace("_", " "), f"the {name} is named rightly", yes_or_no=True)
+
+
+def beyond_none(share: float, clusters: int) -> str:
+    """What a share of none or all of so many independent pictures says of others: `under 4.3 %`; else "".
+
+    The rule of three (Hanley and Lippman-Hand 1983): with 95 % confidence the truth is within 3 / n. There is nothing
+    to resample there, so the bootstrap's interval would be a point.
+    """
+    bound = 300 / clusters
+    if share not in (0, 1) or bound >= 100:
+        return ""
+    return f"under {bound:.1f} %" if share == 0 else f"above {100 - bound:.1f} %"
+
+
+def counted(measured: Mapping[str, Any]) -> str:
+    """`200 pictures from 150 groups`; `200 pictures` if none belongs to another."""
+    n, clusters = measured["n"], measured["clusters"]
+    pictures = f"{n:,} picture{'s' if n != 1 else ''}"
+    return pictures if n == clusters else f"{pictures} from {clusters:,} group{'s' if clusters != 1 else ''}"
 
 
 def slot_metrics(present: Iterable[str]) -> list[Metric]:

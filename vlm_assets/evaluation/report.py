@@ -13,18 +13,20 @@ from vlm_assets.evaluation.display import (
     METRICS,
     Metric,
     axis_end,
+    beyond_none,
+    counted,
     short_protocol,
     shown,
     slot_metrics,
 )
 from vlm_assets.evaluation.gallery import Card
+from vlm_assets.evaluation.report_differences import TAGS, difference_tables, tone
 from vlm_assets.evaluation.report_leaks import leaks_shown
+from vlm_assets.release.gate import Verdict
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 HEADLINE_SPLIT = "test"
-TAGS = {"good": "better", "bad": "worse", "open": "undecided"}
 SPLIT_ABOUT = {
-    "test": "the headline",
     "val": "the checkpoint was chosen on it",
     "general/test": "pictures like those of the pretraining: what fine-tuning forgot",
 }
@@ -35,31 +37,23 @@ PARTS = {
     "best": ("Best", "The highest scores of the split."),
 }
 FEW_PICTURES = 30  # slices of fewer are marked
-SURE, EVEN = 0.8, 0.5  # words below the one are underlined, below the other their probability is written too
-TINT_PERCENT = 55  # of a word with probability 0
+SURE, EVEN = 0.8, 0.5  # words below the one are underlined, below the other tinted too
 LOOPING_PERCENT, MOST_FREQUENT_PERCENT = 1, 20  # above these the verdict says so
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence of the verdict; `tone` is good, bad or open."""
+    """One sentence of the comparison; `tone` is good, bad, open or same."""
 
     tone: str
     tag: str
     text: str
 
 
-def tone(difference: Mapping[str, Any]) -> str:
-    """`good` if the whole interval of a difference is above 0, `bad` if below, else `open`."""
-    if difference["low"] > 0:
-        return "good"
-    return "bad" if difference["high"] < 0 else "open"
-
-
 def findings(scores: Mapping[str, Any]) -> list[Finding]:
-    """The verdict in sentences: against each rival on the headline split, then forgetting, then what looks wrong."""
+    """In sentences: against each rival on the headline split, then forgetting, then what looks wrong."""
     systems = scores["systems"]
-    rivals = [key for key in systems if key != "candidate" and HEADLINE_SPLIT in systems[key]["splits"]]
+    rivals = dict.fromkeys(row["against"] for row in _on(scores, HEADLINE_SPLIT))
     found = [_against(rival, scores) for rival in rivals]
     return found + _forgetting(scores) + _symptoms(systems["candidate"]["splits"][HEADLINE_SPLIT]["collapse"])
 
@@ -68,7 +62,7 @@ def _against(rival: str, scores: Mapping[str, Any]) -> Finding:
     rows = {row["metric"]: row for row in _on(scores, HEADLINE_SPLIT) if row["against"] == rival}
     compared = shown(VERDICT, rows)
     tones = {tone(rows[metric.key]) for metric in compared}
-    way = "bad" if "bad" in tones else "good" if "good" in tones else "open"
+    way = next(way for way in ("bad", "good", "open", "same") if way in tones)
     amounts = "; ".join(_amount(metric, rows[metric.key]) for metric in compared)
     return Finding(way, TAGS[way], f"Against {scores['systems'][rival]['in_a_sentence']}: {amounts}.")
 
@@ -107,32 +101,32 @@ def _symptoms(collapse: Mapping[str, Any]) -> list[Finding]:
     return found
 
 
-def render_report(scores: Mapping[str, Any], gallery: Mapping[str, Sequence[Card]]) -> str:
-    """The page. `scores` is scores.json; `gallery` holds cards for the parts random, worst and best."""
+def render_report(scores: Mapping[str, Any], gallery: Mapping[str, Sequence[Card]], verdict: Verdict) -> str:
+    """The page. `scores` is scores.json, `verdict` the gate's; `gallery` holds cards for its parts."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    helpers: dict[str, Any] = {"clamp": _clamp, "mark": mark, "tint": tint}
+    helpers: dict[str, Any] = {"clamp": _clamp, "mark": mark, "counted": counted, "beyond_none": beyond_none}
     environment.globals.update(helpers)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(view(scores, gallery))
+    return template.render(view(scores, gallery, verdict))
 
 
-def view(scores: Mapping[str, Any], gallery: Mapping[str, Sequence[Card]]) -> dict[str, Any]:
+def view(scores: Mapping[str, Any], gallery: Mapping[str, Sequence[Card]], verdict: Verdict) -> dict[str, Any]:
     """All that the template shows, ready to print."""
     systems = [{"key": key, **system} for key, system in scores["systems"].items()]
     ours = scores["systems"]["candidate"]
     measured = ours["splits"][HEADLINE_SPLIT]["metrics"]
     columns = shown(HEADLINE, measured)
-    n = ours["splits"][HEADLINE_SPLIT]["n"]
+    pictures = counted(scores["splits"][HEADLINE_SPLIT])
     return {
         "scores": scores,
+        "verdict": verdict,
         "ours": ours,
         "systems": systems,
-        "n": n,
         "headline": headline(scores),
         "notes": ours["splits"][HEADLINE_SPLIT]["notes"],
-        "lede": f"{ours['about']}. Measured with the captioner that serves, on {n:,} pictures that it has never seen.",
+        "lede": f"{ours['about']}. Measured with the captioner that serves, on {pictures} that it has never seen.",
         "findings": findings(scores),
         "tiles": columns[:4],
         "columns": columns,
@@ -140,7 +134,7 @@ def view(scores: Mapping[str, Any], gallery: Mapping[str, Sequence[Card]]) -> di
         "split_columns": columns[:3],
         "slice_columns": shown(columns[:3], scores["slices"][0]["metrics"] if scores["slices"] else {}),
         "ends": {metric.key: axis_end(metric, _estimates(scores, metric)) for metric in METRICS},
-        "differences": _differences(scores),
+        "differences": difference_tables(scores, HEADLINE_SPLIT),
         "splits": _splits(scores),
         "splits_note": _splits_note(scores),
         "slices": [(kind, list(rows)) for kind, rows in groupby(scores["slices"], key=lambda row: row["kind"])],
@@ -165,13 +159,8 @@ def headline(scores: Mapping[str, Any]) -> str:
 
 
 def mark(probability: float) -> str:
-    """How a word is marked, so that colour is not all that tells: `doubtful`, `unsure`, or "" for a sure one."""
+    """How a word is marked, not by colour alone: `doubtful`, `unsure`, or "" for a sure one."""
     return "doubtful" if probability < EVEN else "unsure" if probability < SURE else ""
-
-
-def tint(probability: float) -> int:
-    """How strongly a word is tinted, in per cent of the colour of doubt."""
-    return round(TINT_PERCENT * (1 - probability))
 
 
 def _estimates(scores: Mapping[str, Any], metric: Metric) -> list[Mapping[str, Any]]:
@@ -180,34 +169,16 @@ def _estimates(scores: Mapping[str, Any], metric: Metric) -> list[Mapping[str, A
     return [metrics[metric.key] for metrics in measured if metric.key in metrics]
 
 
-def _is_shown(row: Mapping[str, Any]) -> bool:
-    """The page keeps to the metrics of the verdict, and to rivals worth a look; scores.json has all."""
-    return row["metric"] in {metric.key for metric in VERDICT} and row["against"] != "most_frequent"
-
-
-def _differences(scores: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """Those worth a look, grouped by rival and split."""
-    rows = [_difference(row, scores) for row in scores["differences"] if _is_shown(row)]
-    return [list(group) for _, group in groupby(rows, key=lambda row: (row["against"], row["split"]))]
-
-
-def _difference(row: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
-    metric = next(metric for metric in METRICS if metric.key == row["metric"])
-    way = tone(row)
-    label = scores["systems"][row["against"]]["label"]
-    return {**row, "metric": metric, "label": label, "tone": way, "tag": TAGS[way]}
-
-
 def _splits(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     ours = scores["systems"]["candidate"]["splits"]
     return [
         {
             "name": name,
-            "n": split["n"],
             "about": SPLIT_ABOUT.get(name, "held out on purpose"),
             "rows": sum(name in system["splits"] for system in scores["systems"].values()),
         }
-        for name, split in ours.items()
+        for name in ours
+        if name != HEADLINE_SPLIT
     ]
 
 

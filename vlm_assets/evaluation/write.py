@@ -31,6 +31,7 @@ from vlm_assets.evaluation.systems import (
     golden_facts,
     nearest_pictures,
 )
+from vlm_assets.release.gate import VERDICT, judge
 from vlm_assets.training.licences import credit
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def write_evaluation(
     gallery = gallery_cards(*headline, shards, models.candidate, config)
     (out / SCORES).write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     pq.write_table(captions_table(systems, scored), out / CAPTIONS, compression="zstd")
-    (out / REPORT).write_text(render_report(scores, gallery), encoding="utf-8")
+    verdict = judge(scores, config.gate)
+    (out / VERDICT).write_text(json.dumps(verdict.to_json(), indent=1) + "\n")
+    (out / REPORT).write_text(render_report(scores, gallery, verdict), encoding="utf-8")
     (out / GALLERY).write_bytes(contact_sheet(gallery["random"][:CONTACT_SHEET_PICTURES]))
     write_score_plot(scores, out / SCORE_PLOT)
     return scores

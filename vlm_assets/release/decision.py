@@ -7,7 +7,7 @@ from typing import Any
 
 from vlm_assets.contracts import ArtifactRef
 from vlm_assets.errors import GateError
-from vlm_assets.release.gate import Verdict
+from vlm_assets.release.gate import VERDICT, Verdict
 from vlm_assets.release.history import champion_to_beat, history
 from vlm_assets.release.ledger import LedgerEntry
 
@@ -20,7 +20,7 @@ def reason_to_release(
     `report` is the directory of the eval_report. GateError if something speaks against it and nobody forces it, or if
     the report is about another candidate.
     """
-    verdict = Verdict.from_json(json.loads((report / "verdict.json").read_text()))
+    verdict = Verdict.from_json(json.loads((report / VERDICT).read_text()))
     lineage: dict[str, Any] = json.loads((report / "scores.json").read_text())["lineage"]
     _check_same_candidate(lineage, candidate)
     against = [*_withdrawn(entries, bundle), *_stale(lineage, champion_to_beat(entries, candidate))]

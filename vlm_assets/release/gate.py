@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 HEADLINE_SPLIT = "test"
+VERDICT = "verdict.json"  # beside the scores that it judges
 BASELINES = ("copy", "most_frequent")
 CHAMPION = "champion"
 ALIKE_MARGIN = 0.2  # how much more often than the commonest reference the commonest caption may come

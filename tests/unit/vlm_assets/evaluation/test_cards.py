@@ -5,7 +5,7 @@ import pytest
 
 from tests.tiny import tiny_bundle
 from tests.unit.vlm_assets.evaluation.shards import square
-from tests.unit.vlm_assets.evaluation.test_report import Page, card, scores
+from tests.unit.vlm_assets.evaluation.test_report import PASSED, Page, card, scores
 from vlm_assets.evaluation.cards import attention_grids, quantised
 from vlm_assets.evaluation.config import EvalConfig
 from vlm_assets.evaluation.gallery import Card, contact_sheet
@@ -40,7 +40,6 @@ def test_grids_come_in_the_order_of_the_pictures_whatever_the_batches(tmp_path):
 def test_an_empty_caption_says_so():
     silent = Card("x", card(1).picture, (), ("a red square",), 0.2, 0.0, False)
     assert silent.caption == ""
-    assert (
-        "(nothing) a red square" in Page(render_report(scores(), {"random": [silent], "worst": [], "best": []})).words
-    )
+    page = Page(render_report(scores(), {"random": [silent], "worst": [], "best": []}, PASSED))
+    assert "(nothing) a red square" in page.words
     assert contact_sheet([silent]).startswith(b"\x89PNG")

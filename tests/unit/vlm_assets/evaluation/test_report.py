@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from tests.unit.vlm_assets.evaluation.shards import plain_png
-from vlm_assets.evaluation.display import CIDER, EXACT, axis_end
+from vlm_assets.evaluation.display import BLEU_4, CIDER, EXACT, axis_end, counted
 from vlm_assets.evaluation.gallery import SHEET_MAX_BYTES, Card, CardWord, choose, contact_sheet
 from vlm_assets.evaluation.plots import write_score_plot
-from vlm_assets.evaluation.report import findings, headline, mark, render_report, tint, tone
+from vlm_assets.evaluation.report import findings, headline, mark, render_report
+from vlm_assets.evaluation.report_differences import tone
+from vlm_assets.release.gate import RuleResult, Verdict
 
 COLLAPSE = {
     "distinct_share": 0.9,
@@ -29,12 +31,12 @@ COLLAPSE = {
 
 
 def estimate(value, half=0.1, n=200):
-    return {"value": value, "low": value - half, "high": value + half, "n": n}
+    return {"value": value, "low": value - half, "high": value + half, "n": n, "clusters": n}
 
 
 def measured(cider, exact, n=200, **collapse):
     metrics = {"cider": estimate(cider, 0.4, n), "exact_match": estimate(exact, 0.05, n), "bleu_4": estimate(0.5, n=n)}
-    return {"n": n, "metrics": metrics, "notes": [], "collapse": {**COLLAPSE, **collapse}}
+    return {"n": n, "left_out": 0, "metrics": metrics, "notes": [], "collapse": {**COLLAPSE, **collapse}}
 
 
 def system(label, splits, about="about it"):
@@ -49,7 +51,8 @@ def system(label, splits, about="about it"):
 
 def difference(against, split, metric, low, high):
     value = (low + high) / 2
-    return {"against": against, "split": split, "metric": metric, "value": value, "low": low, "high": high, "n": 200}
+    ends = {"value": value, "low": low, "high": high, "n": 200, "clusters": 150}
+    return {"against": against, "split": split, "metric": metric, **ends}
 
 
 def scores(**collapse):
@@ -73,10 +76,11 @@ def scores(**collapse):
             difference("base", "general/test", "cider", -0.6, -0.2),
         ],
         "slices": [
-            {"kind": "skin tone", "name": "dark", "n": 40, "metrics": measured(7.0, 0.4, 40)["metrics"]},
+            {"kind": "skin tone", "name": "dark", "n": 40, "clusters": 31}
+            | {"metrics": measured(7.0, 0.4, 40)["metrics"]},
         ],
         "splits": {
-            name: {"n": n, "sha256": f"{n:012x}" + 52 * "0"}
+            name: {"n": n, "clusters": min(n, 150), "sha256": f"{n:012x}" + 52 * "0"}
             for name, n in {"test": 200, "test_unseen_role": 61, "general/test": 200}.items()
         },
         "protocol": {
@@ -113,6 +117,10 @@ LEAKS = {
 }  # fmt: skip
 
 
+PASSED = Verdict((RuleResult("no_collapse", True, "empty share 0.0 % (limit 0 %)"),))
+REFUSED = Verdict((*PASSED.rules, RuleResult("beats_baselines", False, "CIDEr not surely above copy +0.20")))
+
+
 class Page(HTMLParser):
     """Tags, the addresses they load, and the visible text of a page."""
 
@@ -142,7 +150,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def page():
     gallery = {"random": [card(1), card(2, exact=True)], "worst": [card(3)], "best": []}
-    text = render_report(scores(), gallery)
+    text = render_report(scores(), gallery, PASSED)
     parsed = Page(text)
     assert parsed.open == []  # every tag is closed
     return text, parsed
@@ -168,12 +176,15 @@ def test_the_page_loads_nothing(page):
         "41.2 % 36.2 to 46.2 %",
         "This is icon art.",
         "test_unseen_role 61 pictures held out on purpose",
-        "skin tone dark 40",
+        "skin tone dark 40 from 31 groups",
+        "Base 200 pictures from 150 groups",
+        "CIDEr +6.80 better +6.40 to +7.20",  # the differences' row
+        "0 % under 2.0 %",  # empty captions: none seen
         "Says most often",
         "a <cook> & friend",  # escaped in the source, so it reads as written
         "blip-mini <3.3 M>, fine-tuned",
-        "said 2 perhaps 31 reference 2 <b> other exact CIDEr 3.25 confidence 0.50",  # 31 %: written out
-        "test · n = 200 · split 0000000000c8 · greedy",
+        "said 2 perhaps reference 2 <b> other exact CIDEr 3.25 confidence 0.50",
+        "test · n = 200 pictures from 150 groups · split 0000000000c8 · greedy",
         "at most 30 tokens · 95 %: 1,000 resamples",
         "References have 7.2 words on average.",
         "Captions are generated greedily.",
@@ -186,12 +197,13 @@ def test_the_page_says(page, words):
 
 
 def test_every_word_carries_its_probability_in_more_ways_than_colour(page):
-    marked = re.findall(r'<span class="(word[^"]*)" style="--d:(\d+)" title="(\d+ %)" data-word="(\w+)"', page[0])
+    marked = re.findall(r'<span class="(word[^"]*)" title="(\d+ %)" data-word="(\w+)"', page[0])
     assert marked[:3] == [
-        ("word", "3", "95 %", "said"),
-        ("word unsure", "22", "60 %", "1"),
-        ("word doubtful", "38", "31 %", "perhaps"),
+        ("word", "95 %", "said"),
+        ("word unsure", "60 %", "1"),
+        ("word doubtful", "31 %", "perhaps"),
     ]
+    assert "underline dotted" in page[0] and "underline solid" in page[0]
     assert [mark(share) for share in (1, 0.8, 0.79, 0.5, 0.49, 0)] == [
         "",
         "",
@@ -200,7 +212,6 @@ def test_every_word_carries_its_probability_in_more_ways_than_colour(page):
         "doubtful",
         "doubtful",
     ]
-    assert (tint(1), tint(0)) == (0, 55)
 
 
 def test_every_word_carries_its_map(page):
@@ -211,19 +222,50 @@ def test_every_word_carries_its_map(page):
 
 def test_small_slices_are_marked_and_large_ones_are_not():
     given = scores()
-    given["slices"].append({"kind": "skin tone", "name": "light", "n": 29, "metrics": given["slices"][0]["metrics"]})
-    words = Page(render_report(given, {"random": [], "worst": [], "best": []})).words
-    assert "dark 40" in words and "light few 29" in words
+    given["slices"].append(
+        {"kind": "skin tone", "name": "light", "n": 29, "clusters": 29, "metrics": given["slices"][0]["metrics"]}
+    )
+    words = Page(render_report(given, {"random": [], "worst": [], "best": []}, PASSED)).words
+    assert "dark 40 from 31 groups" in words and "light few 29" in words
+
+
+def test_the_verdict_comes_first_with_what_broke():
+    def start(verdict):
+        return Page(render_report(scores(), {"random": [], "worst": [], "best": []}, verdict)).words.split("word for")[
+            0
+        ]
+
+    assert "The gate lets it pass" in start(PASSED)
+    assert "not surely above" not in start(PASSED)
+    assert "The gate refuses it CIDEr not surely above copy +0.20" in start(REFUSED)
+
+
+def test_differences_show_every_rival_and_metric_of_the_test_split():
+    given = scores()
+    given["systems"]["copy"]["splits"]["test"]["left_out"] = 7
+    given["differences"] += [difference("copy", "test", f"bleu_{order}", 0, 0) for order in (1, 2, 3, 4)]
+    words = Page(render_report(given, {"random": [], "worst": [], "best": []}, PASSED)).words
+    table = words.split("Differences, picture by picture")[1].split("Harder and other")[0]
+    assert "Copy 200 pictures from 150 groups; 7 that trained it are left out" in table
+    assert "CIDEr +6.80 better +6.40 to +7.20 +0.20 undecided -0.10 to +0.50" in table
+    for order in (1, 2, 3, 4):
+        assert f"BLEU-{order} – +0.0 points same in every resample" in table
+
+
+def test_other_splits_do_not_repeat_the_test_split(page):
+    table = page[1].words.split("Harder and other pictures")[1].split("Where it is good")[0]
+    assert "test_unseen_role 61 pictures" in table and "general/test" in table
+    assert " test 200 pictures" not in table
 
 
 def test_leaks_are_told_in_rows_and_in_cider(page):
     assert "Is the test clean?" not in page[1].words  # nothing is known of the splits
-    words = Page(render_report(scores() | {"leaks": LEAKS}, {"random": [], "worst": [], "best": []})).words
+    words = Page(render_report(scores() | {"leaks": LEAKS}, {"random": [], "worst": [], "best": []}, PASSED)).words
     assert "tested on about 95 rows and shown the model a twin of about 13 of them (14 %) in training" in words
     assert "all rows of the test pictures 78 4.75 4.93 +0.18 +0.05 to +0.34" in words
     assert "only those with a twin in training 12 3.95 5.20 +1.25" in words
     without = LEAKS | {"inflation": None, "naive_split": {"leaked_test_rows": 0, "test_rows": 0}}
-    words = Page(render_report(scores() | {"leaks": without}, {"random": [], "worst": [], "best": []})).words
+    words = Page(render_report(scores() | {"leaks": without}, {"random": [], "worst": [], "best": []}, PASSED)).words
     assert "Of the 78 rows behind the test pictures none would have leaked: nothing to gain." in words
 
 
@@ -237,7 +279,7 @@ def test_a_page_without_slices_and_other_splits():
     bare["slices"], bare["differences"] = [], []
     for each in bare["systems"].values():
         each["splits"] = {name: split for name, split in each["splits"].items() if name == "test"}
-    words = Page(render_report(bare, {"random": [card(1)], "worst": [], "best": []})).words
+    words = Page(render_report(bare, {"random": [card(1)], "worst": [], "best": []}, PASSED)).words
     assert "Where it is good" not in words
     assert "Harder and other pictures" not in words
     assert "Differences, picture by picture" not in words
@@ -250,7 +292,7 @@ def test_a_number_that_cannot_mean_anything_is_not_shown():
         if "test" in one["splits"]:
             one["splits"]["test"]["metrics"]["cider"] = estimate(0.0, 0.0, 1) | {"note": note}
             one["splits"]["test"]["notes"] = [note]
-    page = render_report(given, {"random": [], "worst": [], "best": []})
+    page = render_report(given, {"random": [], "worst": [], "best": []}, PASSED)
     assert headline(given).startswith("CIDEr n/a")
     assert note in page
     assert "<b>0.00</b>" not in page
@@ -258,6 +300,20 @@ def test_a_number_that_cannot_mean_anything_is_not_shown():
 
 def test_one_picture_has_no_interval():
     assert CIDER.interval(estimate(3.0, 0.0, 1)) == "of one picture"
+
+
+def test_none_and_all_have_an_interval_by_the_rule_of_three():
+    assert f"{EXACT.value(estimate(0, 0, 70))} ({EXACT.interval(estimate(0, 0, 70))})" == "0 % (under 4.3 %)"
+    assert f"{EXACT.value(estimate(1, 0, 70))} ({EXACT.interval(estimate(1, 0, 70))})" == "100 % (above 95.7 %)"
+    assert EXACT.interval(estimate(0, 0, 70) | {"clusters": 30}) == "under 10.0 %"  # pictures of a group are one
+    assert EXACT.interval(estimate(0, 0, 3)) == "0.0 to 0.0 %"  # three say nothing
+    assert BLEU_4.interval(estimate(0, 0, 70)) == "0.0 to 0.0 %"  # no share of pictures
+
+
+def test_pictures_are_counted_with_their_groups():
+    assert counted({"n": 1234, "clusters": 1000}) == "1,234 pictures from 1,000 groups"
+    assert counted({"n": 2, "clusters": 1}) == "2 pictures from 1 group"
+    assert counted({"n": 1, "clusters": 1}) == "1 picture"
 
 
 def test_findings_name_each_rival_with_its_interval_and_what_was_forgotten():
@@ -283,10 +339,10 @@ def test_signs_of_collapse_are_part_of_the_verdict(symptom, words):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"), [(0.1, 1, "good"), (-1, -0.1, "bad"), (-1, 1, "open"), (0, 1, "open")]
+    ("low", "high", "expected"), [(0.1, 1, "good"), (-1, -0.1, "bad"), (-1, 1, "open"), (0, 1, "open"), (0, 0, "same")]
 )
 def test_tone(low, high, expected):
-    assert tone({"low": low, "high": high}) == expected
+    assert tone({"value": (low + high) / 2, "low": low, "high": high}) == expected
 
 
 def test_numbers_are_spelled_with_their_unit():
