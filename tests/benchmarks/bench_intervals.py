@@ -36,6 +36,9 @@ POPULATIONS: dict[str, Draw] = {
     "skewed (1 - exponential)": alone(lambda generator, count: 1 - generator.exponential(size=count)),
     "very skewed (1 - gamma of shape 1/4)": alone(lambda generator, count: 1 - generator.gamma(0.25, 4, size=count)),
     "heavy tail (- lognormal)": alone(lambda generator, count: np.exp(0.5) - generator.lognormal(size=count)),
+    "0 or 1, 95 % ties": alone(
+        lambda generator, count: generator.choice([-1.0, 0.0, 1.0], count, p=[0.025, 0.95, 0.025])
+    ),
     "0 or 1, 80 % ties": alone(lambda generator, count: generator.choice([-1.0, 0.0, 1.0], count, p=[0.1, 0.8, 0.1])),
     "by sender, pictures resampled": lambda generator, count: (by_sender(generator, count)[0], []),
     "by sender, senders resampled": by_sender,

@@ -26,15 +26,16 @@ def protocol(config: EvalConfig, generation: GenerationOptions) -> dict[str, Any
 METRICS = (
     "BLEU, ROUGE-L and CIDEr are those of the COCO caption evaluation: Penn Treebank tokens, lower case, punctuation "
     "dropped. CIDEr weighs words by how rare they are among the references of the split at hand, so its values on "
-    "different splits do not compare; resamples keep those weights, so its intervals leave out that they might have "
-    "been others.",
+    "different splits do not compare; resamples keep the document frequencies of the whole split, so its intervals "
+    "leave out that these might have been others.",
     "An exact match is a caption that equals one of its references word for word. Slot accuracy asks whether what the "
     "source declares about the picture (role, colour, …) is what the caption says.",
 )
 DIFFERENCES = (
-    "Intervals of differences are those of the bootstrap-t (Efron 1982; Davison and Hinkley 1997, 5.2), resampled in "
-    "pairs: each resample is measured in units of its own standard error, without which a few skewed differences are "
-    "found surely better too often.",
+    "Differences are resampled in pairs, and their intervals reach as far as the percentiles or the bootstrap-t (Efron "
+    "1982; Davison and Hinkley 1997, 5.2), end by end. The latter measures each resample in units of its own standard "
+    "error, without which a few skewed differences are found surely better too often; the former keep to their level "
+    "where nearly all pictures tie.",
     "Test pictures that the champion was trained on, alone or by others of their cluster, are left out of the "
     "comparison with it, and counted.",
 )

@@ -1,8 +1,8 @@
 """How sure a number is: the bootstrap over pictures (Efron 1979; for captions Koehn 2004, EMNLP), clusters as wholes.
 
 Pictures of one cluster (a sender, a product, near duplicates) are not independent, so resamples draw clusters (Davison
-and Hinkley 1997, 3.8). Values get percentile intervals; differences, on which the gate decides, those of the
-bootstrap-t, which keeps to its level on small and skewed samples.
+and Hinkley 1997, 3.8). Values get percentile intervals; differences, on which the gate decides, reach as
+far as the bootstrap-t's besides, which keeps to its level on small and skewed samples.
 """
 
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ def estimates(
 def differences(
     rows: Floats, statistic: Statistic, *, clusters: Labels = None, resamples: int = 1000, seed: int = 0
 ) -> list[Difference]:
-    """The same for figures that are differences, with bootstrap-t intervals."""
+    """The same for figures that are differences: the wider of percentile and bootstrap-t intervals, end by end."""
     sums = cluster_sums(rows, clusters)
     found = studentized_interval(statistic, sums, tails=TAILS, resamples=resamples, seed=seed)
     chances = ((1 + (found.drawn <= 0).sum(axis=0)) / (1 + resamples)).tolist()
