@@ -37,7 +37,7 @@ PARTS = {
     "best": ("Best", "The highest scores of the split."),
 }
 FEW_PICTURES = 30  # slices of fewer are marked
-SURE, EVEN = 0.8, 0.5  # words below the one are underlined, below the other tinted too
+SURE, EVEN = 0.8, 0.5  # words below the one are underlined with dots, below the other with a line
 LOOPING_PERCENT, MOST_FREQUENT_PERCENT = 1, 20  # above these the verdict says so
 
 
@@ -68,6 +68,8 @@ def _against(rival: str, scores: Mapping[str, Any]) -> Finding:
 
 
 def _amount(metric: Metric, row: Mapping[str, Any]) -> str:
+    if tone(row) == "same":
+        return f"{metric.label} the same"
     return f"{metric.label} {metric.text(row['value'], signed=True)} ({metric.interval(row, signed=True)})"
 
 

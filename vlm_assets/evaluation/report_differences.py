@@ -18,10 +18,10 @@ def tone(difference: Mapping[str, Any]) -> str:
     return "bad" if difference["high"] < 0 else "open"
 
 
-def difference_tables(scores: Mapping[str, Any], headline: str) -> list[dict[str, Any]]:
+def difference_tables(scores: Mapping[str, Any], headline: str) -> dict[str, dict[str, Any]]:
     """By split, the headline with all metrics, the others with two: rivals as columns, metrics as rows of cells."""
     splits = dict.fromkeys(row["split"] for row in scores["differences"])
-    return [_table(scores, split, METRICS if split == headline else ON_OTHER_SPLITS) for split in splits]
+    return {split: _table(scores, split, METRICS if split == headline else ON_OTHER_SPLITS) for split in splits}
 
 
 def _table(scores: Mapping[str, Any], split: str, metrics: Sequence[Metric]) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def _champion(differences: Sequence[Mapping[str, Any]], scores: Mapping[str, Any
     if few := _too_few([row], config):
         return RuleResult(rule, False, f"{few}{_left_out(scores)}")
     passed = row["low"] > -config.champion_margin
-    limit = f"the lower end must be above {-config.champion_margin:g}"
+    limit = f"the lower end must be above {0 - config.champion_margin:g}"
     told = f"CIDEr against the champion {_difference(row)}; {limit}{_left_out(scores)}"
     return RuleResult(rule, passed, told)
 

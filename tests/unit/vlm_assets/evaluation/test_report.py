@@ -325,6 +325,13 @@ def test_findings_name_each_rival_with_its_interval_and_what_was_forgotten():
     ]  # fmt: skip
 
 
+def test_a_rival_that_is_equal_is_no_open_question():
+    given = scores()
+    given["differences"] = [difference("copy", "test", metric, 0, 0) for metric in ("cider", "exact_match")]
+    [found] = findings(given)
+    assert (found.tag, found.text) == ("same", "Against copy: CIDEr the same; Exact match the same.")
+
+
 @pytest.mark.parametrize(
     ("symptom", "words"),
     [

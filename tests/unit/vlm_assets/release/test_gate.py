@@ -99,7 +99,7 @@ def test_too_few_independent_pictures_decide_nothing() -> None:
 def test_pictures_that_trained_the_champion_are_told_and_none_left_is_no_pass() -> None:
     verdict = judge(scores(*ABOVE, difference("champion", 0.1), champion=True, left_out=4), GateConfig())
     assert verdict.passed
-    assert "; 4 test pictures left out, on which the champion was trained" in verdict.why
+    assert "the lower end must be above 0; 4 test pictures left out, on which the champion was trained" in verdict.why
     verdict = judge(scores(*ABOVE, champion=True, left_out=60), GateConfig())
     assert verdict.why == "the champion was trained on all 60 test pictures, so it was not compared"
 
