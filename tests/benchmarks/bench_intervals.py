@@ -1,6 +1,6 @@
 """How often an interval says "surely better" where nothing is better: its level, on the differences that a gate meets.
 
-    python -m tests.benchmarks.bench_intervals            # 2,000 draws per cell, some minutes
+    python -m tests.benchmarks.bench_intervals            # 500 draws per cell, four minutes
 
 Every population has mean 0, so a lower end above 0 is an error, and 2.5 % of draws may have one. Differences of caption
 scores are skewed to the left where a new model gains a little on most pictures and loses much on a few.
@@ -60,7 +60,7 @@ def errors(draw: Draw, count: int, draws: int) -> tuple[float, float]:
 def main() -> None:
     """Print a Markdown table: by population and number of independent pictures, percentile / bootstrap-t."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=500)
     draws: int = parser.parse_args().draws
     print("| differences | " + " | ".join(f"{count}" for count in CLUSTERS) + " |")
     print("|---" * (len(CLUSTERS) + 1) + "|")
