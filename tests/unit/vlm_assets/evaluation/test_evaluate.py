@@ -405,3 +405,36 @@ def test_the_asset_builds_tracks_and_reuses(tmp_path):
     assert again == made  # the candidate became champion: still the same report
     assert metadata_again == metadata
     assert len(notebook.read_text().splitlines()) == 1
+
+
+def write_splits_before(folder):
+    """Older splits: two of today's test pictures trained."""
+    trained = [square(*key)["image_id"] for key in (("red", 9), ("blue", -9), ("white", 0))]
+    rows = [{"image_id": name, "split": "train", "cluster": name, "file_name": name} for name in trained]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+
+
+def test_a_champion_that_trained_on_pictures_of_today_s_test_is_compared_on_the_others(tmp_path):
+    store = StoreResource(root=str(tmp_path / "store")).open()
+    before = put(store, "validated_splits", write_splits_before, (put(store, "raw_dataset", lambda path: None),))
+    old_shards = put(store, "tokenized_shards", lambda path: None, (before,))
+    champion = put(store, "finetuned_model", lambda path: write_model(path, 3), (old_shards,))
+    Ledger(store).promote(champion, "v", seen=None, why="", run_id="", scores={})
+    refs = {
+        "tokenized_shards": put(
+            store, "tokenized_shards", write_shards, (put(store, "validated_splits", write_splits_behind),)
+        ),
+        "finetuned_model": put(store, "finetuned_model", lambda path: write_model(path, 1)),
+        "base_model": put(store, "base_model", lambda path: write_model(path, 2)),
+    }
+    with pytest.raises(dg.DagsterError, match="not_worse_than_champion"):
+        materialize(store, tmp_path / "tracked.jsonl", refs)
+    [report] = (tmp_path / "store" / "eval_report").iterdir()
+    scores = json.loads((report / "scores.json").read_text())
+    measured = scores["systems"]["champion"]["splits"]["test"]
+    assert (measured["n"], measured["left_out"]) == (10, 2)
+    compared = {row["against"]: row["n"] for row in scores["differences"] if row["metric"] == "bleu_4"}
+    assert (compared["champion"], compared["base"]) == (8, 10)
+    rules = {rule["rule"]: rule["why"] for rule in json.loads((report / "verdict.json").read_text())["rules"]}
+    assert rules["not_worse_than_champion"].startswith("only 8 independent test pictures (of 8) for the comparison")
+    assert "; 2 test pictures left out, on which the champion was trained" in rules["not_worse_than_champion"]
