@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_assets.evaluation.display import CIDER, EXACT, SLOTS, Metric
+from vlm_assets.evaluation.display import CIDER, EXACT, SLOTS, Metric, counted
 from vlm_assets.evaluation.report import HEADLINE_SPLIT
 
 SHOWN = (CIDER, EXACT, SLOTS)
@@ -40,14 +40,15 @@ def _score_table(scores: Mapping[str, Any]) -> list[str]:
         for system in scores["systems"].values()
         if HEADLINE_SPLIT in system["splits"]
     }
-    count = max(estimate["n"] for metrics in systems.values() for estimate in metrics.values())
+    estimates = [estimate for metrics in systems.values() for estimate in metrics.values()]
+    pictures = counted(max(estimates, key=lambda estimate: estimate["n"]))
     metrics = [metric for metric in SHOWN if any(metric.key in measured for measured in systems.values())]
     head = f"{'':<30}" + "".join(f"{metric.label:>26}" for metric in metrics)
     lines = [
         f"{label[:29]:<30}" + "".join(_cell(metric, found) for metric in metrics) for label, found in systems.items()
     ]
     notes = scores["systems"]["candidate"]["splits"][HEADLINE_SPLIT]["notes"]
-    title = f"Test split, {count:,} pictures never trained on; in brackets the 95 % interval"
+    title = f"Test split, {pictures} never trained on; in brackets the 95 % interval"
     return [title, head, *lines, *(f"note: {note}" for note in notes)]
 
 

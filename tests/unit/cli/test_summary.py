@@ -7,7 +7,7 @@ from vlm_assets.cli.summary import Captioned, caption_table, summary
 
 
 def estimate(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 300}
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 300, "clusters": 210}
 
 
 def system(label: str, cider: float, exact: float) -> dict:
@@ -19,7 +19,7 @@ def test_the_page_shows_every_system_with_intervals(tmp_path: Path):
     systems = {"candidate": system("Fine-tuned", 7.3, 0.45), "copy": system("Nearest picture", 5.9, 0.1)}
     (tmp_path / "scores.json").write_text(json.dumps({"systems": systems}))
     page = summary(tmp_path, [Captioned("a cat", 0.9, ("a cat",))], {"report": "/r.html"}, "took 1 min")
-    assert "Test split, 300 pictures never trained on" in page
+    assert "Test split, 300 pictures from 210 groups never trained on" in page
     assert "7.30 (7.20 to 7.40)" in page
     assert "45.0 % (35.0 to 55.0 %)" in page
     assert "Nearest picture" in page
