@@ -215,7 +215,7 @@ def _slices(slices: Sequence[Mapping[str, Any]], config: GateConfig) -> RuleResu
     if broken:
         return RuleResult("no_slice_collapses", False, "; ".join(broken))
     return RuleResult(
-        "no_slice_collapses", True, f"{len(large)} slices of {config.slice_min_pictures} pictures or more"
+        "no_slice_collapses", True, f"in none of {len(large)} slices of {config.slice_min_pictures} pictures or more"
     )
 
 
