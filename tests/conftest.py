@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -28,3 +29,10 @@ def _one_torch_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _tracking_uri_stays_with_its_test() -> Iterator[None]:
+    """MLflow writes the address it is told into the environment, where the next test would find it."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
