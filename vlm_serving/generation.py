@@ -13,6 +13,11 @@ class GenerationOptions:
 
     max_new_tokens: int = 30
     num_beams: int = 1
+    min_new_tokens: int = 0
+    length_penalty: float = 1.0  # beams: scores are divided by length ** this; above 1 longer captions win
+    no_repeat_ngram_size: int = 0  # no run of so many tokens twice; 0: anything may repeat
+    repetition_penalty: float = 1.0  # tokens that were said already become this many times less likely; 1: never
+    num_captions: int = 1  # how many beams are told, best first; at most num_beams
 
     def __str__(self) -> str:
         """As logs and reports say it."""

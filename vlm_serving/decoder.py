@@ -1,0 +1,135 @@
+"""BLIP's text decoder at work: the next word's probabilities, given a picture and what has been said.
+
+The same weights and arithmetic as transformers' BlipTextLMHeadModel, laid out for generation. Of a picture keys and
+values are computed once and shared by all its beams, which stand side by side as queries of one attention; transformers
+copies them for every beam and reorders the copies at every step. What was said lies in one buffer of fixed size.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding, scaled_dot_product_attention
+
+from vlm_serving.packed import make_linear
+
+Linear = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Said:
+    """What the decoder remembers of R rows (pictures times beams) and their P pictures. Rows of a picture are
+    neighbours.
+    """
+
+    beams: int
+    length: int  # tokens of each row
+    own: Tensor  # keys and values of what was said: (2, layers, R, heads, longest, head_dim)
+    seen: list[Tensor]  # keys and values of the pictures, one tensor per layer: (2, P, heads, T, head_dim)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row n becomes what row `rows[n]` was, of the same picture. (R,) int64"""
+        said = self.own[..., : self.length, :]
+        said.copy_(said.index_select(2, rows))
+
+    def keep(self, pictures: Tensor) -> None:
+        """Forget all but these pictures. (P',) int64"""
+        rows = (pictures[:, None] * self.beams + torch.arange(self.beams, device=pictures.device)).flatten()
+        self.own = self.own.index_select(2, rows)
+        self.seen = [both.index_select(1, pictures) for both in self.seen]
+
+
+class Decoder:
+    """Runs the decoder of a BlipForConditionalGeneration. Takes copies of its weights where that is faster."""
+
+    def __init__(self, model: Any) -> None:
+        language_model = model.text_decoder
+        config = language_model.config
+        self.heads: int = config.num_attention_heads
+        self.width: int = config.hidden_size
+        self.head_dim = self.width // self.heads
+        self.max_tokens: int = config.max_position_embeddings
+        embeddings = language_model.bert.embeddings
+        self._words: Tensor = embeddings.word_embeddings.weight.detach()
+        self._places: Tensor = embeddings.position_embeddings.weight.detach()
+        self._embedded = _norm(embeddings.LayerNorm)
+        self._layers = [_Layer(layer) for layer in language_model.bert.encoder.layer]
+        head = language_model.cls.predictions
+        self._transform = make_linear(head.transform.dense, then_gelu=True)
+        self._transformed = _norm(head.transform.LayerNorm)
+        self._to_words = make_linear(head.decoder)
+
+    def look(self, states: Tensor, beams: int, longest: int) -> Said:
+        """Read pictures as the vision encoder left them, (P, T, D), for captions of up to `longest` tokens."""
+        seen = [self._split(layer.read_picture(states), 2).contiguous() for layer in self._layers]
+        size = (2, len(self._layers), states.shape[0] * beams, self.heads, longest, self.head_dim)
+        return Said(beams, 0, states.new_empty(size), seen)
+
+    def say(self, said: Said, tokens: Tensor) -> Tensor:
+        """Append tokens to every row, (R, S) int64; returns the next word's logits, (R, V) float32."""
+        return self._to_words(self._transformed(self._transform(self._hidden(said, tokens)[:, -1]))).float()
+
+    def _hidden(self, said: Said, tokens: Tensor) -> Tensor:
+        """(R, S) -> the last layer's states, (R, S, D)."""
+        start, end = said.length, said.length + tokens.shape[1]
+        said.length = end
+        x = self._embedded(embedding(tokens, self._words) + self._places[start:end])
+        rows, steps, _ = x.shape
+        for number, layer in enumerate(self._layers):
+            query, key, value = self._split(layer.ask(x), 3)
+            said.own[0, number, :, :, start:end], said.own[1, number, :, :, start:end] = key, value
+            context = _attend(query, *said.own[:, number, :, :, :end], causal=steps > 1)
+            x = layer.answered(layer.answer(_joined(context)) + x)
+            # the beams of a picture, and the tokens of a prompt, are queries of one attention to that picture
+            query = self._split(layer.ask_picture(x).view(-1, said.beams * steps, self.width), 1)[0]
+            context = _attend(query, *said.seen[number])
+            x = layer.seen(layer.see(_joined(context)).view(rows, steps, self.width) + x)
+            x = layer.thought(layer.think(x) + x)
+        return x
+
+    def _split(self, side_by_side: Tensor, parts: int) -> Tensor:
+        """(N, S, parts * D) -> (parts, N, heads, S, head_dim)."""
+        rows, steps, _ = side_by_side.shape
+        return side_by_side.view(rows, steps, parts, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
+
+
+class _Layer:
+    """One layer's weights by what they do."""
+
+    def __init__(self, layer: Any) -> None:
+        own, other = layer.attention, layer.crossattention
+        self.ask = make_linear(own.self.query, own.self.key, own.self.value)
+        self.answer, self.answered = make_linear(own.output.dense), _norm(own.output.LayerNorm)
+        self.ask_picture = make_linear(other.self.query)
+        self.read_picture = make_linear(other.self.key, other.self.value)
+        self.see, self.seen = make_linear(other.output.dense), _norm(other.output.LayerNorm)
+        inner, outer = make_linear(layer.intermediate.dense, then_gelu=True), make_linear(layer.output.dense)
+        self.think: Linear = lambda x: outer(inner(x))
+        self.thought = _norm(layer.output.LayerNorm)
+
+
+def _norm(module: torch.nn.LayerNorm) -> Linear:
+    weight, bias = module.weight.detach(), module.bias.detach()
+    shape, eps = tuple(module.normalized_shape), module.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over (N, heads, S, head_dim)."""
+    if query.is_cuda:
+        return scaled_dot_product_attention(query, key, value, is_causal=causal)
+    # bmm, not matmul: matmul first copies keys that are a part of a longer buffer
+    rows, heads, steps, dim = query.shape
+    scores = torch.bmm((query / math.sqrt(dim)).reshape(-1, steps, dim), key.flatten(0, 1).transpose(1, 2))
+    if causal:
+        seen = key.shape[2]
+        scores = scores.masked_fill(torch.ones(steps, seen, dtype=torch.bool).triu(seen - steps + 1), -math.inf)
+    return torch.bmm(scores.softmax(-1), value.flatten(0, 1)).view(rows, heads, steps, dim)
+
+
+def _joined(context: Tensor) -> Tensor:
+    """(N, heads, S, head_dim) -> (N, S, D)."""
+    return context.transpose(1, 2).flatten(2)
