@@ -5,18 +5,15 @@ Explanation", NAACL), and what a patch holds has been mixed with all others by t
 parts the decoder read from, no more.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import BlipForConditionalGeneration
 
 from vlm_serving.captioner import Captioner, tidy
-from vlm_serving.model import is_fused, use_fused_attention, use_stock_attention
 from vlm_serving.words import visible_pieces, word_numbers
 
 
@@ -36,22 +33,15 @@ class WordMaps:
 def word_maps(captioner: Captioner, pixels: NDArray[np.uint8], captions: Sequence[Sequence[int]]) -> list[WordMaps]:
     """Maps for pictures, uint8 (B, 3, H, W), and what was said of them (`Caption.token_ids`), in one forward pass.
 
-    The mean over all heads of the decoder's last layer, at the places that the word's pieces were read off. The
-    decoder runs stock attention, as the fused kernel never forms the weights; the captioner is as before afterwards.
+    The mean over all heads of the decoder's last layer, at the places that the word's pieces were read off.
     """
     contract = captioner.bundle.contract
     start = [contract.bos_token_id, *captioner.prompt_ids]
     longest = max(len(ids) for ids in captions)
     rows = [[*start, *ids, *[contract.pad_token_id] * (longest - len(ids))][:-1] for ids in captions]
     states = captioner.encode(torch.from_numpy(pixels))
-    with _stock_attention(captioner.model):
-        output: Any = captioner.model.text_decoder(
-            input_ids=torch.tensor(rows, device=captioner.device),
-            encoder_hidden_states=states,
-            output_attentions=True,
-            use_cache=False,
-        )
-    weights = output.cross_attentions[-1].float().mean(dim=1).cpu().numpy()  # (B, L, 1 + G * G)
+    read = captioner.decoder.looked(states, torch.tensor(rows, device=captioner.device))  # (B, heads, L, T)
+    weights = read.float().mean(dim=1).cpu().numpy()  # (B, L, 1 + G * G)
     side = round((weights.shape[2] - 1) ** 0.5)
     # the place before a token is where it was predicted; the first patch is the class token
     read = weights[:, len(start) - 1 :, 1:].reshape(len(rows), longest, side, side)
@@ -65,14 +55,3 @@ def _of_words(tokenizer: Any, token_ids: Sequence[int], maps: NDArray[np.float32
     words = tuple(text.split())
     found = [maps[: len(numbers)][numbers == number].mean(axis=0) for number in range(len(words))]
     return WordMaps(words, np.array(found, dtype=np.float32).reshape(-1, *maps.shape[1:]))
-
-
-@contextmanager
-def _stock_attention(model: BlipForConditionalGeneration) -> Iterator[None]:
-    fused = is_fused(model)
-    use_stock_attention(model)
-    try:
-        yield
-    finally:
-        if fused:
-            use_fused_attention(model)

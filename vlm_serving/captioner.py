@@ -1,9 +1,10 @@
 """Pictures in, captions out: the one piece of code that captions, in evaluation and in serving alike."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from PIL import Image
 from transformers import AutoTokenizer, BlipForConditionalGeneration
 
 from vlm_serving.bundle import GOLDEN, Bundle
+from vlm_serving.decoder import Decoder
 from vlm_serving.errors import BundleError
 from vlm_serving.generation import GenerationOptions
 from vlm_serving.model import load_model
+from vlm_serving.packed import pack_linears
 from vlm_serving.preprocessing import decode_for_model, model_pixels
+from vlm_serving.search import Spoken, Start, search
 from vlm_serving.words import Word, caption_words, visible_pieces
 
 SPLIT_WORDS = re.compile(r"(?<=\w) (-) (?=\w)|(?<=\w) (') (?=s\b)")
@@ -36,6 +40,7 @@ class Caption:
     embedding: NDArray[np.float32]  # (D,) mean of the vision encoder's last states
     words: tuple[Word, ...] = ()  # joined by spaces they are the text
     token_ids: tuple[int, ...] = ()  # as generated: after start and prompt, with the end, without padding
+    finish_reason: str = "stop"  # stop: it is complete; length: it was cut off
 
 
 class Captioner:
@@ -50,8 +55,8 @@ class Captioner:
         model: BlipForConditionalGeneration | None = None,
         attention: str = "fused",
     ) -> None:
-        """`attention`: fused or stock, equal within rounding. `model`: take this one, moved and cast in place, instead
-        of the bundle's weights; its attention stays as it is.
+        """`attention`: of the vision encoder, fused or stock, equal within rounding. `model`: take this one, moved and
+        cast in place, instead of the bundle's weights; its attention stays as it is.
         """
         if threads:
             torch.set_num_threads(threads)
@@ -60,8 +65,13 @@ class Captioner:
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.precision = ("bf16" if self.device.type == "cuda" else "fp32") if precision == "auto" else precision
         self.tokenizer: Any = AutoTokenizer.from_pretrained(bundle.path)
+        self.dtype = PRECISIONS[self.precision]
         loaded: Any = load_model(bundle.path, fused=attention == "fused") if model is None else model
-        self.model: Any = loaded.to(device=self.device, dtype=PRECISIONS[self.precision]).eval()
+        loaded = loaded.to(device=self.device, dtype=self.dtype).eval()
+        self.decoder = Decoder(loaded)
+        self.vision: Any = loaded.vision_model
+        if model is None:
+            pack_linears(self.vision)
         self.prompt_ids: list[int] = self.tokenizer.encode(bundle.prompt, add_special_tokens=False)
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(bundle.contract.mean, device=self.device).view(shape)
@@ -83,55 +93,38 @@ class Captioner:
     def caption_pixels(self, pixels: NDArray[np.uint8], options: GenerationOptions | None = None) -> list[Caption]:
         """Caption pictures already at the model's size: uint8 (B, 3, H, W), as `model_pixels` gives them."""
         states = self.encode(torch.from_numpy(pixels))  # (B, T, D)
-        tokens, logprobs = self._generate(
-            states, options or self.options
-        )  # (B, L), (B, L); logprob 0 where there is no token
         embeddings = states.float().mean(dim=1).cpu().numpy()  # (B, D)
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        counts = (logprobs != 0).sum(dim=1).clamp(min=1)
-        confidences = (logprobs.sum(dim=1) / counts).exp()
-        rows = zip(texts, confidences, counts, embeddings, tokens.tolist(), logprobs.tolist(), strict=True)
-        captions: list[Caption] = []
-        for text, confidence, count, embedding, token_ids, each in rows:
-            n, shown = int(count), tidy(text)
-            words = caption_words(shown, visible_pieces(self.tokenizer, token_ids[:n]), each[:n])
-            captions.append(Caption(shown, float(confidence), n, embedding, words, tuple(token_ids[:n])))
-        return captions
+        found = search(self.decoder, states, self._start(), self._within(options or self.options))
+        return [self._caption(spoken[0], embedding) for spoken, embedding in zip(found, embeddings, strict=True)]
+
+    def _start(self) -> Start:
+        contract = self.bundle.contract
+        return Start((contract.bos_token_id, *self.prompt_ids), contract.eos_token_id)
+
+    def _within(self, options: GenerationOptions) -> GenerationOptions:
+        longest = min(options.max_new_tokens, self.bundle.contract.max_caption_tokens)
+        return replace(options, max_new_tokens=longest, min_new_tokens=min(options.min_new_tokens, longest))
+
+    def _caption(self, spoken: Spoken, embedding: NDArray[np.float32]) -> Caption:
+        text = tidy(self.tokenizer.decode(spoken.token_ids, skip_special_tokens=True))
+        return Caption(
+            text=text,
+            confidence=math.exp(sum(spoken.logprobs) / len(spoken.logprobs)),
+            token_count=len(spoken.token_ids),
+            embedding=embedding,
+            words=caption_words(text, visible_pieces(self.tokenizer, spoken.token_ids), spoken.logprobs),
+            token_ids=spoken.token_ids,
+            finish_reason=spoken.finish_reason,
+        )
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, H, W) -> the model's input, (B, 3, H, W) in the model's precision."""
         scaled = pixels.to(self.device).float().div_(255).sub_(self._mean).div_(self._std)
-        return scaled.to(self.model.dtype)
+        return scaled.to(self.dtype)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, H, W) -> what the decoder reads: (B, T, D), the class token first, then patches by rows."""
-        return self.model.vision_model(pixel_values=self.normalise(pixels)).last_hidden_state
-
-    def _generate(self, states: torch.Tensor, options: GenerationOptions) -> tuple[torch.Tensor, torch.Tensor]:
-        contract = self.bundle.contract
-        batch = states.shape[0]
-        start = torch.tensor([[contract.bos_token_id, *self.prompt_ids]] * batch, device=self.device)  # (B, 1 + P)
-        output: Any = self.model.text_decoder.generate(
-            input_ids=start,
-            encoder_hidden_states=states,
-            encoder_attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=self.device),
-            eos_token_id=contract.eos_token_id,
-            pad_token_id=contract.pad_token_id,
-            max_new_tokens=min(options.max_new_tokens, contract.max_caption_tokens),
-            num_beams=options.num_beams,
-            do_sample=False,
-            output_scores=True,
-            return_dict_in_generate=True,
-        )
-        logprobs = self.model.text_decoder.compute_transition_scores(
-            output.sequences, output.scores, getattr(output, "beam_indices", None), normalize_logits=True
-        )
-        tokens = output.sequences[:, start.shape[1] :]
-        # every position after the first [SEP] is padding; its score says nothing
-        ended = torch.cumsum(tokens == contract.eos_token_id, dim=1)
-        alive = (ended == 0) | ((ended == 1) & (tokens == contract.eos_token_id))
-        logprobs = torch.where(alive & torch.isfinite(logprobs), logprobs.clamp(max=-1e-9), 0.0)
-        return tokens, logprobs.float()
+        return self.vision(pixel_values=self.normalise(pixels)).last_hidden_state
 
     def check_golden(self) -> int:
         """Caption the bundle's golden pictures and compare input, embedding and text with what was recorded.

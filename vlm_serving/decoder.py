@@ -43,7 +43,7 @@ class Said:
 
 
 class Decoder:
-    """Runs the decoder of a BlipForConditionalGeneration. Takes copies of its weights where that is faster."""
+    """Runs the decoder of a BlipForConditionalGeneration, with the weights that it has now: some are laid out anew."""
 
     def __init__(self, model: Any) -> None:
         language_model = model.text_decoder
@@ -72,8 +72,18 @@ class Decoder:
         """Append tokens to every row, (R, S) int64; returns the next word's logits, (R, V) float32."""
         return self._to_words(self._transformed(self._transform(self._hidden(said, tokens)[:, -1]))).float()
 
-    def _hidden(self, said: Said, tokens: Tensor) -> Tensor:
-        """(R, S) -> the last layer's states, (R, S, D)."""
+    def looked(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """How much of each place of a picture the last layer read at each token.
+
+        States (B, T, D), tokens (B, S) -> (B, heads, S, T), float.
+        """
+        said = self.look(states, 1, tokens.shape[1])
+        last = self._layers[-1]
+        query = self._split(last.ask_picture(self._hidden(said, tokens, up_to_picture=True)), 1)[0]
+        return _weights(query, said.seen[-1][0]).view(*query.shape[:3], -1)
+
+    def _hidden(self, said: Said, tokens: Tensor, up_to_picture: bool = False) -> Tensor:
+        """(R, S) -> the last layer's states, (R, S, D); `up_to_picture`: those with which it turns to the picture."""
         start, end = said.length, said.length + tokens.shape[1]
         said.length = end
         x = self._embedded(embedding(tokens, self._words) + self._places[start:end])
@@ -81,11 +91,15 @@ class Decoder:
         for number, layer in enumerate(self._layers):
             query, key, value = self._split(layer.ask(x), 3)
             said.own[0, number, :, :, start:end], said.own[1, number, :, :, start:end] = key, value
-            context = _attend(query, *said.own[:, number, :, :, :end], causal=steps > 1)
+            past_keys, past_values = said.own[:, number, :, :, :end].unbind(0)
+            context = _attend(query, past_keys, past_values, causal=steps > 1)
             x = layer.answered(layer.answer(_joined(context)) + x)
+            if up_to_picture and layer is self._layers[-1]:
+                break
             # the beams of a picture, and the tokens of a prompt, are queries of one attention to that picture
             query = self._split(layer.ask_picture(x).view(-1, said.beams * steps, self.width), 1)[0]
-            context = _attend(query, *said.seen[number])
+            keys, values = said.seen[number].unbind(0)
+            context = _attend(query, keys, values)
             x = layer.seen(layer.see(_joined(context)).view(rows, steps, self.width) + x)
             x = layer.thought(layer.think(x) + x)
         return x
@@ -121,13 +135,19 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> 
     """softmax(q k^T / sqrt(d)) v over (N, heads, S, head_dim)."""
     if query.is_cuda:
         return scaled_dot_product_attention(query, key, value, is_causal=causal)
-    # bmm, not matmul: matmul first copies keys that are a part of a longer buffer
-    rows, heads, steps, dim = query.shape
+    weights = _weights(query, key, causal)
+    return torch.bmm(weights, value.flatten(0, 1)).view(query.shape)
+
+
+def _weights(query: Tensor, key: Tensor, causal: bool = False) -> Tensor:
+    """softmax(q k^T / sqrt(d)), (N * heads, S, T). By bmm: matmul copies keys that are part of a longer buffer."""
+    steps, dim = query.shape[2:]
     scores = torch.bmm((query / math.sqrt(dim)).reshape(-1, steps, dim), key.flatten(0, 1).transpose(1, 2))
     if causal:
         seen = key.shape[2]
-        scores = scores.masked_fill(torch.ones(steps, seen, dtype=torch.bool).triu(seen - steps + 1), -math.inf)
-    return torch.bmm(scores.softmax(-1), value.flatten(0, 1)).view(rows, heads, steps, dim)
+        later = torch.ones(steps, seen, dtype=torch.bool, device=query.device).triu(seen - steps + 1)
+        scores = scores.masked_fill(later, -math.inf)
+    return scores.softmax(-1)
 
 
 def _joined(context: Tensor) -> Tensor:

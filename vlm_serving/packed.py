@@ -46,10 +46,9 @@ class PlainLinear(nn.Module):
 
 
 def make_linear(*layers: nn.Linear, then_gelu: bool = False) -> Callable[[Tensor], Tensor]:
-    """One layer for `layers` that read the same input, their outputs side by side."""
-    weight = torch.cat([layer.weight for layer in layers]) if len(layers) > 1 else layers[0].weight
-    biases = [layer.bias for layer in layers]
-    bias = None if biases[0] is None else torch.cat(biases) if len(layers) > 1 else biases[0]
+    """One layer for `layers` that read the same input, their outputs side by side; all have a bias."""
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = torch.cat([layer.bias for layer in layers])
     return (PackedLinear if can_pack(weight) else PlainLinear)(weight, bias, then_gelu)
 
 

@@ -9,12 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from vlm_serving.decoder import Decoder
 from vlm_serving.generation import GenerationOptions
 
 NEVER = -1.0e9  # transformers' score of what must not be chosen
-# A picture that is done costs its share of every step. To take it out copies what is known of the others: two steps' work.
+# A picture that is done costs its share of every step; taking it out copies all others, two steps' work.
 DONE_SHARE = 0.25
 
 Forbid = Callable[[Tensor, Tensor], Tensor]  # tokens so far (R, S), scores (R, V) -> scores
@@ -80,7 +86,7 @@ def _greedy(decoder: Decoder, states: Tensor, start: Start, options: GenerationO
 
 
 def _beams(decoder: Decoder, states: Tensor, start: Start, options: GenerationOptions) -> list[list[Spoken]]:
-    """transformers' beam search (GenerationMixin._beam_search with early_stopping=False), for each picture by itself."""
+    """transformers' beam search (GenerationMixin._beam_search, early_stopping=False), each picture by itself."""
     device, count, beams, longest = states.device, states.shape[0], options.num_beams, options.max_new_tokens
     forbid = _forbidding(start, options, device)
     said = decoder.look(states, beams, len(start.token_ids) + longest)
@@ -112,7 +118,8 @@ def _beams(decoder: Decoder, states: Tensor, start: Start, options: GenerationOp
         settled |= (running.scores[:, 0] / length <= done.scores[:, -1]) | (step + 1 == longest)
         left = len(here) - int(settled.sum())
         if left <= (1 - DONE_SHARE) * len(here):
-            _file(found, here, settled, done, options, start)
+            for place in settled.nonzero().squeeze(1).tolist():
+                found[int(here[place])] = _told(done, place, start.eos_token_id)[: options.num_captions]
             if left == 0:
                 break
             kept = (~settled).nonzero().squeeze(1)
@@ -126,14 +133,10 @@ def _beams(decoder: Decoder, states: Tensor, start: Start, options: GenerationOp
     return found
 
 
-def _file(
-    found: list[list[Spoken]], here: Tensor, settled: Tensor, done: "_Hypotheses", options: GenerationOptions, start: Start
-) -> None:
-    """Put the captions of settled pictures where the caller will find them."""
-    for place in settled.nonzero().squeeze(1).tolist():
-        rows = zip(done.ids[place].tolist(), done.logprobs[place].tolist(), done.scores[place].tolist(), strict=True)
-        spoken = [_spoken(ids, logprobs, start.eos_token_id, score) for ids, logprobs, score in rows]
-        found[int(here[place])] = spoken[: options.num_captions]
+def _told(done: "_Hypotheses", place: int, eos_token_id: int) -> list[Spoken]:
+    """The captions of one picture, best first."""
+    rows = zip(done.ids[place].tolist(), done.logprobs[place].tolist(), done.scores[place].tolist(), strict=True)
+    return [_spoken(ids, logprobs, eos_token_id, score) for ids, logprobs, score in rows]
 
 
 @dataclass
@@ -190,16 +193,13 @@ def _spoken(ids: list[int], logprobs: list[float], eos_token_id: int, score: flo
 
 def _forbidding(start: Start, options: GenerationOptions, device: torch.device) -> Forbid | None:
     """What the options rule out, by transformers' own processors in transformers' order; None if nothing."""
-    from transformers import generation
-
-    processors: list[Any] = []
+    rules: list[Any] = []
     if options.repetition_penalty != 1.0:
-        processors.append(generation.RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
+        rules.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
     if options.no_repeat_ngram_size:
-        processors.append(generation.NoRepeatNGramLogitsProcessor(options.no_repeat_ngram_size))
+        rules.append(NoRepeatNGramLogitsProcessor(options.no_repeat_ngram_size))
     if options.min_new_tokens:
-        prompt = len(start.token_ids)
-        processors.append(
-            generation.MinNewTokensLengthLogitsProcessor(prompt, options.min_new_tokens, start.eos_token_id, str(device))
-        )
-    return generation.LogitsProcessorList(processors) if processors else None
+        least = (len(start.token_ids), options.min_new_tokens, start.eos_token_id)
+        rules.append(MinNewTokensLengthLogitsProcessor(*least, device=str(device)))
+    every: Any = LogitsProcessorList(rules)
+    return every if rules else None

@@ -58,9 +58,10 @@ def test_it_becomes_a_bundle_with_the_same_weights(model: dict[str, Any]) -> Non
     assert captioner.tokenizer.convert_ids_to_tokens([101, 102, 30522, 30523]) == ["[CLS]", "[SEP]", "[DEC]", "[ENC]"]
     assert len(captioner.tokenizer) == 30524
     heads = {"base": 12, "large": 16}[model["size"]]
-    assert captioner.model.config.vision_config.num_attention_heads == heads
-    assert captioner.model.config.text_config.encoder_hidden_size == 64 * heads
-    written = captioner.model.state_dict()
+    loaded = load_model(bundle.path)
+    assert loaded.config.vision_config.num_attention_heads == heads
+    assert loaded.config.text_config.encoder_hidden_size == 64 * heads
+    written = loaded.state_dict()
     if model["size"] == "base":
         theirs = torch.load(model["source"] / "pytorch_model.bin", weights_only=True)
         del theirs["text_decoder.bert.embeddings.position_ids"]

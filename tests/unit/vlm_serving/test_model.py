@@ -11,9 +11,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, BlipForConditionalGe
 
 from tests.serving import make_service
 from tests.tiny import picture_bytes, tiny_bundle
-from tests.unit.vlm_assets.training.test_trainer import CAPTIONS, FAST, examples
-from vlm_assets.training.bundling import Parts, write_bundle
-from vlm_assets.training.trainer import train
+from tests.unit.vlm_assets.training.test_trainer import CAPTIONS
 from vlm_serving.bundle import open_bundle
 from vlm_serving.captioner import Captioner, tidy
 from vlm_serving.generation import GenerationOptions
@@ -32,16 +30,6 @@ IDS = {"bos_token_id": 5, "eos_token_id": 3, "pad_token_id": 0}
 @pytest.fixture(scope="module")
 def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("model") / "random")
-
-
-@pytest.fixture(scope="module")
-def trained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fine-tuned with fused attention until it knows its eight pictures, and written as training writes bundles."""
-    root = tmp_path_factory.mktemp("model")
-    start = Captioner(open_bundle(tiny_bundle(root / "start")), device="cpu", threads=1)
-    train(start.model, examples(start.bundle.path), [], start.bundle.contract, FAST, root / "scratch", lambda _: None)
-    parts = Parts(start.model.eval(), start.tokenizer, start.bundle.contract, [picture_bytes(0)], [], "# tiny\n", {})
-    return write_bundle(root / "trained", parts).path
 
 
 @pytest.fixture(params=["random", "trained"])
@@ -135,10 +123,10 @@ def test_one_setting_of_captioner_and_of_serving_takes_stock_attention(random_bu
     fused, stock = (
         Captioner(open_bundle(random_bundle), device="cpu", threads=1, attention=kind) for kind in ("fused", "stock")
     )
-    assert (is_fused(fused.model), is_fused(stock.model)) == (True, False)
+    assert (is_fused(fused.vision), is_fused(stock.vision)) == (True, False)
     assert [one.text for one in fused.caption_pixels(pixels)] == [one.text for one in stock.caption_pixels(pixels)]
-    assert is_fused(make_service(random_bundle).slot.current().model)
-    assert not is_fused(make_service(random_bundle, attention="stock").slot.current().model)
+    assert is_fused(make_service(random_bundle).slot.current().vision)
+    assert not is_fused(make_service(random_bundle, attention="stock").slot.current().vision)
 
 
 def test_fused_attention_can_be_taken_back(bundle: Path) -> None:

@@ -53,17 +53,17 @@ def test_epochs_make_the_steps(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_prompt_is_given_not_learnt_and_the_captioner_starts_from_it(bundle: Bundle, tmp_path: Path) -> None:
-    captioner = Captioner(replace(bundle, prompt="a red"), threads=1)
-    prompt_ids = captioner.tokenizer.encode("a red", add_special_tokens=False)
+    prompted_bundle, model = replace(bundle, prompt="a red"), load_model(bundle.path)
+    prompt_ids = Captioner(prompted_bundle, threads=1).prompt_ids
     prompted = with_prompt(examples(bundle.path), prompt_ids, max_tokens=40)
     lines: list[str] = []
-    captioner.model.train()
     train(
-        captioner.model, prompted, [], bundle.contract, FAST, tmp_path / "s", lines.append,
+        model, prompted, [], bundle.contract, FAST, tmp_path / "s", lines.append,
         prompt_tokens=len(prompt_ids),
     )  # fmt: skip
-    captioner.model.eval()
-    said = captioner.caption([decode_picture(picture_bytes(number, (32, 32))) for number in range(len(CAPTIONS))])
+    said = Captioner(prompted_bundle, threads=1, model=model).caption(
+        [decode_picture(picture_bytes(number, (32, 32))) for number in range(len(CAPTIONS))]
+    )
     assert [caption.text for caption in said] == CAPTIONS  # without the prompt, and learnt behind it
 
 

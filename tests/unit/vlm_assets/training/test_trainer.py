@@ -46,10 +46,9 @@ def examples(bundle: Path) -> list[Example]:
 
 def test_eight_pictures_learnt_by_heart_come_back_verbatim_through_the_captioner(tmp_path: Path) -> None:
     bundle = open_bundle(tiny_bundle(tmp_path / "bundle"))
-    captioner = Captioner(bundle, threads=1)
-    captioner.model.train()
-    result = train(captioner.model, examples(bundle.path), [], bundle.contract, FAST, tmp_path / "scratch", print)
-    captioner.model.eval()
+    model = load_model(bundle.path)
+    result = train(model, examples(bundle.path), [], bundle.contract, FAST, tmp_path / "scratch", print)
+    captioner = Captioner(bundle, threads=1, model=model)
     said = captioner.caption([decode_picture(picture_bytes(number, (32, 32))) for number in range(len(CAPTIONS))])
     assert [caption.text for caption in said] == CAPTIONS
     assert all(caption.confidence > 0.5 for caption in said)
