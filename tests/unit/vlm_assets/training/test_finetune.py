@@ -43,9 +43,8 @@ def made(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bund
 def test_the_bundle_captions_as_it_was_validated(made: tuple[Bundle, dict[str, Any]], inputs: Inputs) -> None:
     bundle, summary = made
     assert (bundle.prompt, bundle.generation) == ("a", GenerationOptions(max_new_tokens=6, num_beams=3))
-    assert json.loads((bundle.path / "generation.json").read_text()) == {
-        "prompt": "a", "max_new_tokens": 6, "num_beams": 3,
-    }  # fmt: skip
+    written = json.loads((bundle.path / "generation.json").read_text())
+    assert {"prompt": "a", "max_new_tokens": 6, "num_beams": 3}.items() <= written.items()
     assert summary["validation"]["exact_match"]["n"] == 8
     assert summary["truncated_captions"] == 3
 

@@ -74,4 +74,4 @@ def test_exact_is_what_the_report_calls_exact(bundle: Bundle) -> None:
     said = captioner.caption_pixels(np.stack([picture.pixels for picture in judge.pictures]))
     references = [replace(p, captions=[s.text.upper() + "."]) for p, s in zip(judge.pictures, said, strict=True)]
     assert all(caption.text for caption in said)
-    assert replace(judge, pictures=references)(captioner.model)["exact_match"] == 1.0
+    assert replace(judge, pictures=references)(load_model(bundle.path))["exact_match"] == 1.0
