@@ -100,6 +100,11 @@ bench-train: $(DEV) ## speed and memory of training, beside stock transformers
 	$(PY) -W ignore -m tests.benchmarks.bench_train --model mini --batch 32 --steps 40
 	$(PY) -W ignore -m tests.benchmarks.bench_train --model base --batch 4 --steps 6
 
+.PHONY: bench-engine
+bench-engine: $(DEV) ## speed of captioning, beside stock transformers
+	$(PY) -W ignore -m tests.benchmarks.bench_engine --dtype fp32
+	$(PY) -W ignore -m tests.benchmarks.bench_engine --dtype bf16
+
 .PHONY: bench-drift
 bench-drift: $(DEV) ## false alarms and power of the drift test
 	$(PY) -m tests.benchmarks.bench_drift
