@@ -64,6 +64,10 @@ test-fast: $(DEV) ## unit tests only
 test-slow: $(DEV) $(DVC) ## the tests that take minutes each
 	$(PYTEST) -m slow
 
+.PHONY: test-gpu
+test-gpu: ## the tests for an NVIDIA GPU, with whatever Python has torch and transformers: make test-gpu PYTHON=python3
+	$(or $(PYTHON),$(PY)) -m pytest -s tests/gpu
+
 .PHONY: check
 check: $(DEV) ## lint, format and types
 	$(PY) -m ruff check .
@@ -98,7 +102,7 @@ bench-transfer: $(DEV) ## what the base model is worth: the demo's model beside 
 .PHONY: bench-train
 bench-train: $(DEV) ## speed and memory of training, beside stock transformers
 	$(PY) -W ignore -m tests.benchmarks.bench_train --model mini --batch 32 --steps 40
-	$(PY) -W ignore -m tests.benchmarks.bench_train --model base --batch 4 --steps 6
+	$(PY) -W ignore -m tests.benchmarks.bench_train --model base --steps 6
 
 .PHONY: bench-engine
 bench-engine: $(DEV) ## speed of captioning, beside stock transformers

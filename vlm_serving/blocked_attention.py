@@ -1,8 +1,8 @@
 """Attention on the CPU by matrix products over a few heads at a time, so that their weights stay in the cache.
 
-softmax(Q K^T / sqrt(d)) V. torch's fused CPU kernel tiles finer, and multiplies small matrices of bf16 at a fraction of
-the speed of larger ones: a pass over BLIP's 577 patches takes it three times as long (docs/experiments.md). In fp32 it is
-as fast.
+softmax(Q K^T / sqrt(d)) V. torch's fused CPU kernel tiles finer, and multiplies small matrices of bf16 at a fraction
+of the speed of larger ones: a pass over BLIP's 577 patches takes it three times as long (docs/experiments.md). In fp32
+it is as fast.
 """
 
 from collections.abc import Iterator

@@ -21,10 +21,11 @@ from vlm_serving.resizing import PILLOW, Box, check_resizer, resize_square
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # A JPEG decoder can leave out the frequencies that a smaller picture does not show: a half, a quarter or an eighth of
-# the size for a fraction of the time, as long as that leaves twice the model's side. Differences from full decoding:
-# docs/benchmarks.md, `make bench-data`.
-JPEG_DENOMINATORS = (8, 4, 2)
-JPEG_OVERSAMPLING = 2.0
+# the size for a fraction of the time. By denominator: how many times the model's side must be left. Small pictures are
+# decoded in full: they cost little, and are sharp to the pixel, so that they would lose most. Differences from full
+# decoding: docs/benchmarks.md, `make bench-data`.
+JPEG_OVERSAMPLING = {8: 2.0, 4: 1.5, 2: 1.5}
+REDUCED_FROM_PX = 1000  # the shorter side
 # What contracts mean that were written before these settings existed.
 BEFORE: Mapping[str, Any] = {"scaled_jpeg": False, "resizer": PILLOW}
 TURNED_ON_ITS_SIDE = 5  # EXIF orientations from here on swap width and height
@@ -135,8 +136,8 @@ def _reduce_jpeg(picture: Image.Image, side_px: int) -> Box | None:
     if picture.format != "JPEG":
         return None
     width_px, height_px = picture.size
-    for denominator in JPEG_DENOMINATORS:
-        if min(width_px, height_px) >= denominator * JPEG_OVERSAMPLING * side_px:
+    for denominator, oversampling in JPEG_OVERSAMPLING.items():
+        if min(width_px, height_px) >= max(REDUCED_FROM_PX, denominator * oversampling * side_px):
             done = picture.draft(picture.mode, (width_px // denominator, height_px // denominator))
             return None if done is None else done[1]
     return None

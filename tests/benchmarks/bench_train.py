@@ -5,8 +5,8 @@ its own, by turns; prints pictures/s, MFU and peak memory (medians of the rounds
 lie apart, and how fast batches are made where no picture is kept decoded. Needs only torch, transformers, numpy and
 pillow, so it also runs on a bare GPU machine:
 
-    python -m tests.benchmarks.bench_train [--model base|mini] [--batch 4] [--steps 8] [--dtype bf16] [--rounds 3]
-        [--json FILE]
+    python -m tests.benchmarks.bench_train [--model base|mini] [--batch 4, on a GPU 32] [--steps 8]
+        [--dtype bf16] [--rounds 3] [--json FILE]
 """
 
 import argparse
@@ -50,7 +50,7 @@ GPU_PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense, data 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=("base", "mini"), default="base")
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=32 if torch.cuda.is_available() else 4)
     parser.add_argument("--steps", type=int, default=8, help="timed steps, after 3 to warm up")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--rounds", type=int, default=3, help="each side is run so often, by turns")

@@ -19,7 +19,7 @@ GROUP = "data"
 OWNERS = ["team:vlm"]
 RAW_CODE_VERSION = "5"
 SPLITS_CODE_VERSION = "5"
-SHARDS_CODE_VERSION = "2"
+SHARDS_CODE_VERSION = "3"
 
 
 @dg.asset(

@@ -1,13 +1,15 @@
 """Fused attention gives what stock transformers gives, and what is saved loads there."""
 
+import copy
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoTokenizer, BlipForConditionalGeneration
+from transformers import AutoImageProcessor, AutoTokenizer, BlipConfig, BlipForConditionalGeneration
 
 from tests.serving import make_service
 from tests.tiny import picture_bytes, tiny_bundle
@@ -21,6 +23,7 @@ from vlm_serving.model import (
     build_mini,
     is_fused,
     load_model,
+    use_fused_attention,
     use_stock_attention,
 )
 
@@ -59,11 +62,27 @@ def assert_equal_within(ours: torch.Tensor, stock: torch.Tensor, relative: float
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_logits_and_gradients_equal_stock_transformers(bundle: Path, padded: bool, training: bool) -> None:
-    ours, stock = load_model(bundle), BlipForConditionalGeneration.from_pretrained(bundle)
+    assert_logits_and_gradients_equal(
+        load_model(bundle), BlipForConditionalGeneration.from_pretrained(bundle), batch(padded), training
+    )
+
+
+def test_they_do_in_the_shapes_of_blip_base() -> None:
+    """Width 768, 12 heads, 577 patches; two layers of each kind, that it takes seconds."""
+    config = BlipConfig(vision_config={"num_hidden_layers": 2, "image_size": 384, "initializer_range": 0.02},
+                        text_config={"num_hidden_layers": 2})  # fmt: skip
+    torch.manual_seed(0)
+    stock = BlipForConditionalGeneration(config)
+    ours = use_fused_attention(copy.deepcopy(stock))
+    inputs = batch(padded=True) | {"pixel_values": torch.randn(3, 3, 384, 384)}
+    assert_logits_and_gradients_equal(ours, stock, inputs, training=False)
+
+
+def assert_logits_and_gradients_equal(ours: Any, stock: Any, inputs: dict[str, torch.Tensor], training: bool) -> None:
     assert not any(isinstance(module, torch.nn.Dropout) and module.p for module in stock.modules())
-    outputs = [model.train(training)(**batch(padded)) for model in (ours, stock)]
+    outputs = [model.train(training)(**inputs) for model in (ours, stock)]
     torch.testing.assert_close(outputs[0].loss, outputs[1].loss, rtol=1e-4, atol=0)
-    real = batch(padded)["attention_mask"].bool()
+    real = inputs["attention_mask"].bool()
     assert_equal_within(outputs[0].logits[real], outputs[1].logits[real], 1e-4, 0, "logits")
     for output in outputs:
         output.loss.backward()

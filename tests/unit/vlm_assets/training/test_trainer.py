@@ -1,12 +1,15 @@
 """Training: it learns by heart what it is given, and says what is missing."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from tests.tiny import picture_bytes, tiny_bundle
 from vlm_assets.errors import TrainingError
@@ -133,6 +136,46 @@ def test_device_and_precision_are_chosen_by_what_the_hardware_has_and_the_log_sa
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bool(native))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(native, True))
     assert resolve_device(setting) == expected
+
+
+class Watch(TrainerCallback):
+    """What each step of the optimizer is about to use."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.decays: set[float] = set()
+        self.gradient_norms: list[float] = []
+
+    def on_pre_optimizer_step(self, *_: Any, model: Any = None, optimizer: Any = None, **__: Any) -> None:
+        """After clipping."""
+        self.rates.append(optimizer.param_groups[0]["lr"])
+        self.decays |= {group["weight_decay"] for group in optimizer.param_groups}
+        gradients = [one.grad.flatten() for one in model.parameters() if one.grad is not None]
+        self.gradient_norms.append(float(torch.cat(gradients).norm()))
+
+
+def watched(settings: TrainSettings, path: Path) -> Watch:
+    bundle, watch = open_bundle(tiny_bundle(path / "bundle")), Watch()
+    model = load_model(bundle.path)
+    train(model, examples(bundle.path), [], bundle.contract, settings, path / "scratch", print, callbacks=[watch])
+    return watch
+
+
+def test_the_learning_rate_warms_up_and_falls_as_a_cosine_and_decay_is_the_one_configured(tmp_path: Path) -> None:
+    watch = watched(replace(FAST, steps=20, learning_rate=1e-3, warmup_share=0.2, weight_decay=0.07), tmp_path)
+    warm_up = [1e-3 * step / 4 for step in range(4)]
+    falling = [1e-3 * (1 + math.cos(math.pi * step / 16)) / 2 for step in range(16)]
+    assert watch.rates == pytest.approx(warm_up + falling)
+    assert watch.decays == {0.0, 0.07}  # biases and norms are never decayed
+
+
+def test_gradients_are_clipped_to_the_configured_norm(tmp_path: Path) -> None:
+    free, clipped = (
+        watched(replace(FAST, steps=3, max_grad_norm=limit), tmp_path / str(limit)).gradient_norms
+        for limit in (1000.0, 0.01)
+    )
+    assert min(free) > 0.1
+    assert clipped == pytest.approx([0.01] * 3, rel=1e-3)
 
 
 @pytest.mark.slow
