@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoTokenizer, BlipConfig, BlipForConditionalGeneration
 
 from tests.serving import make_service
-from tests.tiny import picture_bytes, tiny_bundle
+from tests.tiny import picture_bytes, read_golden, tiny_bundle
 from tests.unit.vlm_assets.training.test_trainer import CAPTIONS
 from vlm_serving.bundle import open_bundle
 from vlm_serving.captioner import Captioner, tidy
@@ -26,6 +26,7 @@ from vlm_serving.model import (
     use_fused_attention,
     use_stock_attention,
 )
+from vlm_serving.preprocessing import decode_for_model
 
 IDS = {"bos_token_id": 5, "eos_token_id": 3, "pad_token_id": 0}
 
@@ -125,6 +126,21 @@ def test_a_fine_tuned_bundle_is_plain_transformers_own(trained_bundle: Path) -> 
     ours = [caption.text for caption in captioner.caption(learnt + others, GenerationOptions(max_new_tokens=16))]
     assert theirs == ours
     assert theirs[: len(CAPTIONS)] == CAPTIONS
+
+
+def test_golden_pictures_get_the_tokens_that_stock_preprocessing_gives(trained_bundle: Path) -> None:
+    """In fp32, the large JPEG included, which ours decodes at a reduced size."""
+    stock = BlipForConditionalGeneration.from_pretrained(trained_bundle).eval()
+    processor = AutoImageProcessor.from_pretrained(trained_bundle)
+    captioner = Captioner(open_bundle(trained_bundle), device="cpu", precision="fp32", threads=1)
+    files = [trained_bundle / str(entry["picture"]) for entry in read_golden(trained_bundle)]
+    assert {file.suffix for file in files} == {".png", ".jpg"}
+    for file in files:
+        upright = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+        theirs = stock.generate(**processor(images=upright, return_tensors="pt"), max_new_tokens=16)[0].tolist()
+        pixels = decode_for_model(file.read_bytes(), captioner.bundle.contract).pixels
+        (ours,) = captioner.caption_pixels(pixels[None], GenerationOptions(max_new_tokens=16))
+        assert list(ours.token_ids) == theirs[1 : 1 + ours.token_count], file.name
 
 
 def test_every_attention_module_is_fused_and_can_be_left_alone(random_bundle: Path) -> None:

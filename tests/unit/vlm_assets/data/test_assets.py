@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from PIL import Image
 
 from tests.tiny import tiny_bundle
 from tests.unit.vlm_assets.data.pictures import png, write_folder
@@ -70,6 +71,9 @@ def test_a_folder_through_both_assets_and_checks(tmp_path: Path, instance: dg.Da
     assert raw["dagster/uri"].startswith(str(tmp_path / "store")) and len(raw["version"]) == 16
     assert raw["contact_sheet"].startswith("![contact_sheet](data:image/webp;base64,")
     assert counted(result) == 90
+    for name in ("split_balance", "caption_lengths"):
+        assert splits[name].startswith(f"![{name}](data:image/png;base64,")
+    assert "0.0 ± 0.0 of" in splits["leaks_avoided"], "90 pictures that nothing ties together leak nothing"
     repeated = {record.data["measure"]: record.data["share"] for record in splits["caption_repetition"].records}
     assert repeated["frequent_caption"] == "1.1 %" and repeated["boilerplate"] == "0.0 %"
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
@@ -90,6 +94,17 @@ def test_every_row_put_aside_is_explained_in_the_metadata(tmp_path: Path, instan
         "not_a_picture": "the content is none of a picture, whatever the name says",
         "no_metadata_line": "a picture in the folder that the metadata does not name",
     }
+
+
+def test_what_the_splits_drop_and_join_is_shown(tmp_path: Path, instance: dg.DagsterInstance):
+    place = folder(tmp_path / "in")
+    Image.new("RGB", (64, 64), "red").save(place / "5.png")
+    Image.open(place / "8.png").convert("RGB").save(place / "9.png", "JPEG", quality=80)
+    shown = metadata_of(materialize(tmp_path, instance, folder_config(place)), "validated_splits")
+    assert {record.data["reason"]: record.data["count"] for record in shown["dropped"].records} == {"no_content": 1}
+    assert shown["near_duplicate_pairs"] == 1
+    for name in ("near_duplicates", "dropped_pictures"):
+        assert shown[name].startswith(f"![{name}](data:image/webp;base64,")
 
 
 def test_a_second_run_reuses_and_shows_the_same(tmp_path: Path, instance: dg.DagsterInstance):
