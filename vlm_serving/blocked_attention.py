@@ -44,7 +44,7 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, kept: list[Tensor] | Non
 
 
 class _Blocked(torch.autograd.Function):
-    """`_forward`, differentiable. Weights are kept for the backward pass, once; stock attention keeps them thrice."""
+    """`_forward`, differentiable. Weights are kept for the backward pass: forming them anew costs more than reading."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

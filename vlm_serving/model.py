@@ -88,11 +88,6 @@ def use_fused_attention(model: BlipForConditionalGeneration) -> BlipForCondition
     return model
 
 
-def is_fused(model: BlipForConditionalGeneration) -> bool:
-    """Whether `use_fused_attention` is in force."""
-    return any(type(module) in FUSED.values() for module in model.modules())
-
-
 def use_stock_attention(model: BlipForConditionalGeneration) -> BlipForConditionalGeneration:
     """The reverse of `use_fused_attention`, in place; returns the model."""
     stock = {fused: plain for plain, fused in FUSED.items()}

@@ -21,7 +21,6 @@ from vlm_serving.model import (
     FusedTextAttention,
     FusedVisionAttention,
     build_mini,
-    is_fused,
     load_model,
     use_fused_attention,
     use_stock_attention,
@@ -150,6 +149,10 @@ def test_every_attention_module_is_fused_and_can_be_left_alone(random_bundle: Pa
     assert "FusedVisionAttention" not in [
         type(module).__name__ for module in load_model(random_bundle, fused=False).modules()
     ]
+
+
+def is_fused(model: torch.nn.Module) -> bool:
+    return any(isinstance(module, FusedVisionAttention) for module in model.modules())
 
 
 def test_one_setting_of_captioner_and_of_serving_takes_stock_attention(random_bundle: Path) -> None:

@@ -11,19 +11,6 @@ from vlm_assets.release import alias
 from vlm_assets.release.ledger import Ledger
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("alias"))
-
-
-@pytest.fixture
-def place(made: Place) -> Place:
-    """The same models and an empty ledger."""
-    for file in (made.root / "store" / "ledger").glob("*.json"):
-        file.unlink()
-    return made
-
-
 def once(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """`act` happens once, between an entry in the ledger and the alias that should follow it."""
     real = alias.set_champion_alias

@@ -21,19 +21,6 @@ from vlm_assets.store import Store
 from vlm_assets.training.tracking import prepare_experiment
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("release"))
-
-
-@pytest.fixture
-def place(made: Place) -> Place:
-    """The same models and an empty ledger."""
-    for file in (made.root / "store" / "ledger").glob("*.json"):
-        file.unlink()
-    return made
-
-
 def test_promote_and_roll_back_leave_a_full_history_and_move_the_alias(place: Place) -> None:
     a, b, c = place.bundles
     place.promote(0)

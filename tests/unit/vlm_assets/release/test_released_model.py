@@ -21,19 +21,6 @@ GOOD = {"rule": "beats_baselines", "passed": True, "why": "CIDEr above copy +1.0
 BAD = {"rule": "no_collapse", "passed": False, "why": "most frequent share 31.0 % (limit 20 %)"}
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("released"))
-
-
-@pytest.fixture
-def place(made: Place) -> Place:
-    """The same models and an empty ledger."""
-    for file in (made.root / "store" / "ledger").glob("*.json"):
-        file.unlink()
-    return made
-
-
 def report(place: Place, number: int, champion: int | None = None, rule: Mapping[str, Any] = GOOD) -> ArtifactRef:
     """An eval_report on one of the models, judged against the champion of then."""
     lineage = {"finetuned_model": place.models[number].version}
