@@ -1,7 +1,6 @@
 """A real MLflow server on loopback for the time of a test: database, artifacts through it, nothing left afterwards."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from vlm_assets.children import end_with_parent
+from vlm_serving.processes import free_port
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 120
@@ -20,7 +20,7 @@ START_TIMEOUT_S = 120
 @contextmanager
 def run_mlflow(directory: Path) -> Iterator[str]:
     """Start `mlflow server` with everything below `directory`; yields its address."""
-    port = _free_port()
+    port = free_port()
     command = [
         *(sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--host", HOST, "--port", str(port)),
         *("--workers", "1", "--backend-store-uri", f"sqlite:///{directory / 'server.db'}"),
@@ -51,9 +51,3 @@ def _wait(server: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
             break
         time.sleep(0.2)
     raise AssertionError(f"no MLflow at {address}:\n{log.read_text()[-2000:]}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

@@ -1,9 +1,7 @@
 """A real S3 server for tests: SeaweedFS from PyPI, on loopback, with its own users, gone afterwards."""
 
-import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_assets.children import end_with_parent
+from vlm_serving.processes import free_port
 
 HOST = "127.0.0.1"
 BUCKET = "vlm"
@@ -89,11 +88,10 @@ def run_seaweed(directory: Path) -> Iterator[Seaweed]:
 def free_ports() -> Mapping[str, int]:
     """A free port for each of the server's listeners; none of them may be computed from another."""
     names = [name + kind for name in ("s3", "master", "volume", "filer") for kind in ("", ".grpc")]
-    with contextlib.ExitStack() as stack:  # all held at once, so that no two are the same
-        probes = {name: stack.enter_context(socket.socket()) for name in names}
-        for probe in probes.values():
-            probe.bind((HOST, 0))
-        return {name: probe.getsockname()[1] for name, probe in probes.items()}
+    ports: set[int] = set()
+    while len(ports) < len(names):
+        ports.add(free_port())
+    return dict(zip(names, ports, strict=True))
 
 
 def _command(directory: Path, ports: Mapping[str, int]) -> list[str]:

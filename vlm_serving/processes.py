@@ -1,7 +1,9 @@
 """Know and end every process that this one started, however deep, and nothing else."""
 
+import contextlib
 import ctypes
 import os
+import random
 import socket
 import sys
 import time
@@ -11,20 +13,39 @@ import psutil
 from vlm_serving.errors import PortInUseError
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+FREE_PORTS = range(20_000, 32_768)  # above Ray's workers (10002 to 19999), below Linux's own (32768 to 60999)
 
 
 def claim_port(host: str, port: int, option: str) -> int:
     """`port` if it is free on `host`, or a free one for 0. Raises PortInUseError naming the command-line `option`."""
+    if not port:
+        return free_port(host)
+    try:
+        return _bindable(host, port)
+    except OSError as error:
+        raise PortInUseError(
+            f"Cannot listen on {host}:{port} ({error.strerror}). Stop what uses the port (`ss -ltnp | grep :{port}`"
+            f" names it), or choose another with {option} N; {option} 0 takes a free one."
+        ) from error
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on now. Nothing holds it until it is listened on.
+
+    It is therefore taken from where the system takes none for connections and for whoever asks for any, such as the
+    dozen processes of a Ray that starts meanwhile.
+    """
+    for port in random.sample(FREE_PORTS, 20):
+        with contextlib.suppress(OSError):
+            return _bindable(host, port)
+    return _bindable(host, 0)
+
+
+def _bindable(host: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise PortInUseError(
-                f"Cannot listen on {host}:{port} ({error.strerror}). Stop what uses the port (`ss -ltnp | grep :{port}`"
-                f" names it), or choose another with {option} N; {option} 0 takes a free one."
-            ) from error
+        probe.bind((host, port))
         return probe.getsockname()[1]
 
 

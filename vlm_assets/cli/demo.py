@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from vlm_assets.cli.console import Console, console_only
 from vlm_assets.cli.services import ray_serve, shared_environment
-from vlm_assets.cli.settings import free_port, open_home, quiet_environment
+from vlm_assets.cli.settings import open_home, quiet_environment
 from vlm_assets.cli.supervisor import Supervisor, heed_signals
+from vlm_serving.processes import free_port
 
 if TYPE_CHECKING:
     import dagster as dg

@@ -54,13 +54,6 @@ def read_ports(environment: Mapping[str, str]) -> Ports:
     return Ports(*chosen)
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port of the loopback address."""
     with socket.socket() as probe:
