@@ -68,7 +68,7 @@ class Captioner:
         self.dtype = PRECISIONS[self.precision]
         loaded: Any = load_model(bundle.path, fused=attention == "fused") if model is None else model
         loaded = loaded.to(device=self.device, dtype=self.dtype).eval()
-        self.decoder = Decoder(loaded)
+        self.decoder = Decoder(loaded, graphs=model is None)  # a model in training changes under its graphs
         self.vision: Any = loaded.vision_model
         if model is None:
             pack_linears(self.vision)
