@@ -72,12 +72,16 @@ class StepGraphs:
         shape = (pictures, decoder.heads, states.shape[1], decoder.head_dim)
         fits = self._seen and self._seen[0][0].shape[0] >= pictures and self._seen[0][0].shape[1:] == shape[1:]
         if not fits:
-            self._graphs.clear()
+            self._forget()
             self._seen = []
             self._seen = [(states.new_zeros(shape), states.new_zeros(shape)) for _ in range(decoder.layers)]
         if self._own.numel() < wanted:
-            self._graphs.clear()
+            self._forget()
             self._own = states.new_zeros(wanted)
+
+    def _forget(self) -> None:
+        self._graphs.clear()
+        self._pool = None  # goes with the last graph in it
 
 
 @dataclass

@@ -216,6 +216,7 @@ def _trainer(
         remove_unused_columns=False,
         dataloader_drop_last=extent.pairs >= settings.batch_size * _world_size(),  # full batches, where there is one
         dataloader_pin_memory=torch.cuda.is_available(),
+        accelerator_config={"non_blocking": True},  # pinned batches travel while the GPU works
         dataloader_num_workers=loaders,
         dataloader_persistent_workers=loaders > 0,
         ddp_find_unused_parameters=False,
