@@ -15,6 +15,7 @@ from vlm_serving.bundle import SEAL, open_bundle
 from vlm_serving.errors import BundleError
 
 REGISTRY = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
+MAX_RETRIES = "2"  # MLflow's own 7 take four minutes to say that nobody is there
 BUNDLE_TAG = "bundle_version"  # of a version in MLflow's registry; written by whoever registers bundles
 
 
@@ -83,7 +84,7 @@ def _download(source: str, address: str, folder: Path) -> Path:
     from mlflow.artifacts import download_artifacts
 
     try:
-        path = Path(download_artifacts(artifact_uri=address, dst_path=str(folder)))
+        path = Path(download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=_tracking_uri()))
     except Exception as error:  # whatever the store's own library raises
         raise BundleError(f"The bundle {source} cannot be fetched from {address}: {_first_line(error)}") from error
     if not (path / SEAL).is_file():
@@ -99,9 +100,9 @@ def _registered(source: str) -> tuple[str, str, str]:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    name = match["name"]
+    name, uri = match["name"], _tracking_uri()
     try:
-        client: Any = mlflow.MlflowClient()
+        client: Any = mlflow.MlflowClient(uri, uri)
         if match["alias"]:
             found = client.get_model_version_by_alias(name, match["alias"])
         else:
@@ -109,9 +110,15 @@ def _registered(source: str) -> tuple[str, str, str]:
         return name, str(found.version), str(found.tags.get(BUNDLE_TAG, ""))
     except (MlflowException, OSError) as error:
         raise BundleError(
-            f"MLflow at {mlflow.get_tracking_uri()} cannot tell what {source} is: {_first_line(error)} Set "
+            f"MLflow at {uri or mlflow.get_tracking_uri()} cannot tell what {source} is: {_first_line(error)} Set "
             "MLFLOW_TRACKING_URI to the server that has it, or give the bundle's directory."
         ) from error
+
+
+def _tracking_uri() -> str | None:
+    """MLflow's own variable, whatever address this process has been told besides."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", MAX_RETRIES)
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
 def _first_line(error: Exception) -> str:

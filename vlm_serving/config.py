@@ -58,7 +58,8 @@ class ServingConfig(BaseModel):
     max_num_beams: int = Field(5, ge=1, le=16, description="Most beams a request may ask for.")
 
     split: bool | Literal["auto"] = Field(
-        "auto", description="Ingress in replicas of its own; auto: if the cluster has a GPU or max_replicas is above 1."
+        "auto",
+        description="Ingress in replicas of its own; auto: if models use a GPU or may have more or less than 1 replica.",
     )
     num_cpus: float = Field(1, ge=0, description="CPUs that Ray sets aside for a model replica.")
     num_gpus: float | Literal["auto"] = Field(
@@ -123,14 +124,17 @@ class ServingConfig(BaseModel):
     def is_split(self, cluster: Mapping[str, float]) -> bool:
         """Whether the ingress gets replicas of its own on a cluster with these resources."""
         if self.split == "auto":
-            return self.max_replicas > 1 or cluster.get("GPU", 0) > 0
+            return self.max_replicas > 1 or self.min_replicas == 0 or self._gpus(cluster) > 0
         return self.split
+
+    def _gpus(self, cluster: Mapping[str, float]) -> float:
+        """GPUs of a model replica."""
+        return float(cluster.get("GPU", 0) > 0) if self.num_gpus == "auto" else self.num_gpus
 
     def deployment_options(self, cluster: Mapping[str, float]) -> dict[str, Any]:
         """Ray Serve's options for the models on a cluster with these resources (`ray.cluster_resources()`)."""
-        num_gpus = float(cluster.get("GPU", 0) > 0) if self.num_gpus == "auto" else self.num_gpus
         return {
-            "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": num_gpus},
+            "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": self._gpus(cluster)},
             "autoscaling_config": self._autoscaling(self.min_replicas, self.max_replicas, self.target_ongoing_requests),
             "max_queued_requests": self.max_queued_requests,
             **self._common_options(),
