@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, help="model bundle to deploy; without it one is deployed later")
+    parser.add_argument("--bundle", help="directory or models:/NAME@ALIAS to deploy; without it one is deployed later")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="HTTP port, 0 for a free one (default %(default)s)")
     parser.add_argument("--dashboard-port", type=int, default=8265, help="Ray dashboard, 0: free (default %(default)s)")
@@ -50,7 +50,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_deploy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, help="directory of the model bundle")
+    parser.add_argument("bundle", help="directory of the model bundle, models:/NAME@ALIAS, or s3://…")
     parser.add_argument(
         "--dashboard", default=os.environ.get("VLM_SERVE_ADDRESS", "http://127.0.0.1:8265"), help="Ray dashboard's URL"
     )
@@ -81,13 +81,13 @@ def _say(text: str) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> int:
-    from vlm_serving.bundle import open_bundle
+    from vlm_serving.bundle_source import pin_bundle
     from vlm_serving.deploying import deploy
 
-    version = open_bundle(options.bundle).version
-    _say(f"deploying {version} to {options.dashboard}")
-    deploy(options.dashboard, options.bundle, version, options=options.options, timeout_s=options.timeout_s)
-    _say(f"{version} serves")
+    pinned = pin_bundle(options.bundle)
+    _say(f"deploying {pinned.version} to {options.dashboard}")
+    deploy(options.dashboard, pinned.source, pinned.version, options=options.options, timeout_s=options.timeout_s)
+    _say(f"{pinned.version} serves")
     return 0
 
 

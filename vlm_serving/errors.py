@@ -8,6 +8,9 @@ ServingError                     500 internal-error
 │   ├── MalformedRequestError    400 malformed-request       the body is not what its content type says
 │   ├── BodyTooLargeError        413 body-too-large          the body has more bytes than allowed
 │   └── MediaTypeError           415 unsupported-media-type  the content type is none that is read
+├── UnknownModelError            404 unknown-model           no model has this name
+├── DeadlineExceededError        504 deadline-exceeded       it took longer than the request or the settings allow
+├── ClientGoneError              499 client-gone             who asked has closed the connection; for the log only
 ├── PictureFailedError           500 captioning-failed       the model raised on a picture that decoded well
 ├── OverloadedError              503 overloaded              the queue is full; try again later
 ├── NotReadyError                503 not-ready               no model is loaded yet
@@ -60,6 +63,27 @@ class OverloadedError(ServingError):
 
     http_status = 503
     slug = "overloaded"
+
+
+class UnknownModelError(ServingError):
+    """No model has the name that was asked for."""
+
+    http_status = 404
+    slug = "unknown-model"
+
+
+class DeadlineExceededError(ServingError):
+    """The answer was not there in time."""
+
+    http_status = 504
+    slug = "deadline-exceeded"
+
+
+class ClientGoneError(ServingError):
+    """Who asked has closed the connection. Nobody reads the answer; the status is for log and metrics."""
+
+    http_status = 499
+    slug = "client-gone"
 
 
 class NotReadyError(ServingError):

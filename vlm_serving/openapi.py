@@ -22,6 +22,21 @@ _PARAMETERS = [
         ("max_new_tokens", "Longest caption, in tokens; the model's own if left out."),
         ("num_beams", "Beams; 1 is greedy, fastest; the model's own if left out."),
     )
+] + [
+    {
+        "name": "model",
+        "in": "query",
+        "required": False,
+        "description": "Name of the model, see /v1/models; the first if left out.",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "x-request-timeout-s",
+        "in": "header",
+        "required": False,
+        "description": "How long the caller waits, seconds; then the request is dropped and answered 504.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
 ]
 
 CAPTIONS_OPENAPI: dict[str, Any] = {
@@ -46,6 +61,7 @@ CAPTIONS_OPENAPI: dict[str, Any] = {
                             "minItems": 1,
                             "items": _JSON_SCHEMA["$defs"]["PictureBody"],
                         },
+                        "model": _JSON_SCHEMA["properties"]["model"],
                         "options": _JSON_SCHEMA["$defs"]["OptionsBody"],
                     },
                 },
@@ -65,9 +81,11 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     }
     for status, text in {
         400: "A picture or the body cannot be read",
+        404: "There is no model of this name",
         413: "A picture or the body is too large",
         415: "Neither the content type nor the picture format is known",
         422: "The request's options or counts are wrong",
         503: "Overloaded, or no model yet; Retry-After says when to come back",
+        504: "The answer was not there within the deadline",
     }.items()
 }

@@ -14,6 +14,12 @@ class OptionsBody(BaseModel):
     num_beams: Annotated[int | None, Field(ge=1, description="Beams of the search; 1 is greedy and fastest.")] = None
 
 
+class AskedBody(OptionsBody):
+    """What a query may hold: the options, and which model is to answer."""
+
+    model: Annotated[str | None, Field(description="Name of the model, see /v1/models; the first if left out.")] = None
+
+
 class PictureBody(BaseModel):
     """One picture inside a JSON request."""
 
@@ -28,6 +34,7 @@ class CaptionRequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     images: Annotated[list[PictureBody], Field(min_length=1)]
+    model: Annotated[str | None, Field(description="Name of the model, see /v1/models; the first if left out.")] = None
     options: OptionsBody = OptionsBody()
 
 

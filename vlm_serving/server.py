@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from vlm_serving.bundle import open_bundle
+from vlm_serving.bundle_source import pin_bundle
 from vlm_serving.deploying import deploy
 from vlm_serving.errors import ServingError
 from vlm_serving.images import MEBIBYTE
@@ -41,7 +41,7 @@ VITAL = ("gcs_server", "raylet")  # Ray's own processes without which nothing wo
 class ServerOptions:
     """What `python -m vlm_serving serve` takes. Port 0 means a free one."""
 
-    bundle: Path | None = None
+    bundle: str | None = None  # a directory or an address
     host: str = LOOPBACK
     port: int = 8000
     dashboard_port: int = 8265
@@ -61,7 +61,8 @@ def serve_until_stopped(options: ServerOptions, say: Callable[[str], object] = p
 
     Call it in the main thread. Once ready, `address_file` holds http_url, dashboard_url, pid and auth_token_file.
     """
-    version = open_bundle(options.bundle).version if options.bundle else ""  # a bad bundle is told before Ray starts
+    pinned = pin_bundle(options.bundle) if options.bundle else None  # a bad bundle is told before Ray starts
+    version = pinned.version if pinned else ""
     port = claim_port(options.host, options.port, "--port")
     dashboard_port = claim_port(LOOPBACK, options.dashboard_port, "--dashboard-port")
     if options.address_file:
@@ -80,9 +81,9 @@ def serve_until_stopped(options: ServerOptions, say: Callable[[str], object] = p
                 "pid": os.getpid(),
                 "auth_token_file": str(token_file) if token_file else None,
             }
-            if options.bundle:
+            if pinned:
                 say(f"loading bundle {version}")
-                deploy(addresses["dashboard_url"], options.bundle, version, timeout_s=options.deploy_timeout_s)
+                deploy(addresses["dashboard_url"], pinned.source, version, timeout_s=options.deploy_timeout_s)
             _announce(addresses, version, options, say)
             _watch()
     except (StopRequested, SystemExit):  # while Ray starts, its own SIGTERM handler is in place, which exits

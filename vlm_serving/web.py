@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vlm_serving.connection import asked_timeout_s, while_connected
 from vlm_serving.errors import ServingError
 from vlm_serving.intake import read_request
 from vlm_serving.openapi import CAPTIONS_OPENAPI, PROBLEM_RESPONSES
@@ -81,18 +82,24 @@ def _add_captions(web: FastAPI, service_of: Callable[[], CaptionService]) -> Non
         """All pictures of a request are captioned, or none: the problem then names the first that cannot be read."""
         started_s = time.perf_counter()
         service = service_of()
-        service.slot.current()  # without a model there is no point in reading the body
+        service.require_model()  # without one there is no point in reading the body
+        timeout_s = asked_timeout_s(request.headers, service.config.deadline_s)
         uploads, options = await read_request(request, service.config)
         request_id: str = request.state.request_id
-        answer = await service.caption(uploads, request_id, options.model_dump(exclude_none=True))
-        body = _response(answer, service.config.model_name, request_id, started_s)
+        asked = options.model_dump(exclude_none=True)
+        model = asked.pop("model", "")
+        work = service.caption(uploads, request_id, asked, model=model, timeout_s=timeout_s)
+        answer = await while_connected(request, work)
+        body = _response(answer, answer.model, request_id, started_s)
         return JSONResponse(body.model_dump(), headers={"x-model-version": answer.version})
 
-    @web.get("/v1/models", summary="Which model answers", response_model=ModelsBody)
+    @web.get("/v1/models", summary="Which models answer", response_model=ModelsBody)
     async def models() -> ModelsBody:  # pyright: ignore[reportUnusedFunction]
-        service = service_of()
-        version = service.slot.current().version
-        return ModelsBody(models=[ModelBody(name=service.config.model_name, version=version)])
+        """The first is the one that answers if a request names none."""
+        state = await service_of().state()
+        first = state.card()
+        others = [card for _, card in sorted(state.cards.items()) if card is not first]
+        return ModelsBody(models=[ModelBody(name=card.name, version=card.version) for card in (first, *others)])
 
 
 def _add_probes(web: FastAPI, service_of: Callable[[], CaptionService], replica_of: Callable[[], str]) -> None:
@@ -102,20 +109,21 @@ def _add_probes(web: FastAPI, service_of: Callable[[], CaptionService], replica_
         return {"status": "ok"}
 
     @web.get("/readyz", summary="Can captions be had now?", response_model=ReadyBody, responses={503: {}})
-    async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        """503 until a bundle is loaded and its golden vectors are reproduced."""
+    async def readyz(fresh: bool = False) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        """503 until a bundle is loaded and its golden vectors are reproduced. `fresh` wakes a replica that sleeps."""
         service = service_of()
-        slot, state = service.slot, service.slot.state
+        state = await service.state(fresh)
+        card = state.cards.get(state.default)
         body = ReadyBody(
-            ready=bool(slot.version),
-            model=ModelBody(name=service.config.model_name, version=slot.version),
-            replica=replica_of(),
+            ready=card is not None,
+            model=ModelBody(name=state.default, version=card.version if card else ""),
+            replica=state.replica or replica_of(),
             loading=state.loading,
             error=state.error,
             refused=state.refused,
         )
-        headers = {"x-model-version": slot.version} if slot.version else {"retry-after": "2"}
-        return JSONResponse(body.model_dump(), 200 if slot.version else 503, headers)
+        headers = {"x-model-version": card.version} if card else {"retry-after": "2"}
+        return JSONResponse(body.model_dump(), 200 if card else 503, headers)
 
 
 def _response(answer: Answer, model_name: str, request_id: str, started_s: float) -> CaptionResponse:
