@@ -59,7 +59,7 @@ class ServingConfig(BaseModel):
 
     split: bool | Literal["auto"] = Field(
         "auto",
-        description="Ingress in replicas of its own; auto: if models use a GPU or may have more or less than 1 replica.",
+        description="Ingress in replicas of its own; auto: if models use a GPU or may have other than 1 replica.",
     )
     num_cpus: float = Field(1, ge=0, description="CPUs that Ray sets aside for a model replica.")
     num_gpus: float | Literal["auto"] = Field(
