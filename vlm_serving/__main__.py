@@ -33,7 +33,22 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="start a Ray Serve of its own and serve until Ctrl-C"))
     _add_deploy(commands.add_parser("deploy", help="put a bundle on a standing Ray Serve, without dropping requests"))
     _add_caption(commands.add_parser("caption", help="caption picture files, one JSON object per line"))
+    _add_new_key(commands.add_parser("new-key", help="make an API key: the key for its user, its hash for the server"))
     return parser
+
+
+def _add_new_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="who will have it; it stands in logs")
+    parser.set_defaults(run=_new_key)
+
+
+def _new_key(options: argparse.Namespace) -> int:
+    from vlm_serving.security import key_line, new_key
+
+    key, digest = new_key()
+    line = key_line(options.name, digest)
+    print(f"key, shown once, for its user:\n  {key}\nline for the file that VLM_API_KEYS_FILE names:\n  {line}")
+    return 0
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +60,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--request-log", type=Path, help="directory (default VLM_REQUEST_LOG, or DAGSTER_HOME's)")
     parser.add_argument("--num-cpus", type=int, help="CPUs that Ray may use (default: all)")
     parser.add_argument("--deploy-timeout-s", type=float, default=180.0, help="for --bundle (default %(default)s)")
+    parser.add_argument("--allow-anonymous", action="store_true", help="on --host of a network, without API keys")
     parser.add_argument("--worker-logs", action="store_true", help="show the replicas' log in this terminal")
     parser.set_defaults(run=_serve)
 

@@ -21,6 +21,7 @@ from vlm_serving.exchange import CaptionJob, EngineState, JobResult
 from vlm_serving.model_shelf import OpenModel
 from vlm_serving.remote import RemoteEngine
 from vlm_serving.request_log import RequestLog
+from vlm_serving.security import read_keys
 from vlm_serving.service import CaptionService
 from vlm_serving.telemetry import RayMeters, configure_logging
 from vlm_serving.web import create_web
@@ -129,6 +130,7 @@ def build_app(args: AppArgs) -> serve.Application:
 
     The bundle may also come later, or change, by `user_config` of the deployment `Captioner`.
     """
+    read_keys(args)  # faults are told before anything starts
     cluster = ray.cluster_resources()
     options = args.deployment_options(cluster)
     if args.bundle:

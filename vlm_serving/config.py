@@ -4,11 +4,13 @@ How captions are generated is none of them: that comes with the bundle, as it wa
 may ask for beyond it.
 """
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from vlm_serving.fetching import FetchRules
 from vlm_serving.images import MEBIBYTE, PictureLimits
 
 GIBIBYTE = 1024 * MEBIBYTE
@@ -57,6 +59,22 @@ class ServingConfig(BaseModel):
     max_new_tokens: int = Field(30, ge=1, le=512, description="Longest caption a request may ask for, tokens.")
     max_num_beams: int = Field(5, ge=1, le=16, description="Most beams a request may ask for.")
 
+    api_keys: dict[str, str] = Field({}, description="SHA-256 of each API key by name; without any, none is asked for.")
+    api_keys_file: str = Field("", description="File of `NAME HASH` lines; empty: $VLM_API_KEYS_FILE.")
+    anonymous: Literal["auto", "allow", "refuse"] = Field(
+        "auto", description="Requests without a key; auto: refused as soon as there is a key."
+    )
+    requests_per_minute: float = Field(0, ge=0, description="Of each key, by replica; beyond it 429. 0: no limit.")
+    request_burst: int = Field(0, ge=0, description="Requests of a key at once; 0: a sixth of requests_per_minute.")
+    open_metrics: bool = Field(False, description="/metrics without a key.")
+    cors_origins: list[str] = Field([], description="Other sites' pages that may ask, e.g. https://shop.example.")
+
+    fetch_hosts: list[str] = Field([], description="Hosts that pictures are fetched from; `*.` for all below.")
+    fetch_plain_http: bool = Field(False, description="Also http:// URLs.")
+    fetch_ports: list[int] = Field([443], description="Ports of such URLs.")
+    fetch_private_networks: list[str] = Field([], description="Networks not of the open internet that may be reached.")
+    fetch_timeout_s: float = Field(10, gt=0, le=120, description="Longest time for one picture, redirects included.")
+
     split: bool | Literal["auto"] = Field(
         "auto",
         description="Ingress in replicas of its own; auto: if models use a GPU or may have other than 1 replica.",
@@ -91,6 +109,13 @@ class ServingConfig(BaseModel):
     request_log: str = Field("", description="Directory of the request log; empty: $VLM_REQUEST_LOG, or none.")
     request_log_max_bytes: int = Field(GIBIBYTE, ge=MEBIBYTE, description="Size of the log before old rows go.")
     request_log_flush_s: float = Field(5, gt=0, description="Longest time a row waits before it is on disk, seconds.")
+
+    @field_validator("fetch_private_networks")
+    @classmethod
+    def _networks(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            ipaddress.ip_network(network)
+        return networks
 
     @model_validator(mode="after")
     def _check_together(self) -> "ServingConfig":
@@ -130,6 +155,18 @@ class ServingConfig(BaseModel):
     def _gpus(self, cluster: Mapping[str, float]) -> float:
         """GPUs of a model replica."""
         return float(cluster.get("GPU", 0) > 0) if self.num_gpus == "auto" else self.num_gpus
+
+    @property
+    def fetch_rules(self) -> FetchRules:
+        """What may be fetched by URL."""
+        return FetchRules(
+            hosts=tuple(self.fetch_hosts),
+            plain_http=self.fetch_plain_http,
+            ports=tuple(self.fetch_ports),
+            private_networks=tuple(self.fetch_private_networks),
+            max_bytes=self.max_picture_bytes,
+            timeout_s=self.fetch_timeout_s,
+        )
 
     def deployment_options(self, cluster: Mapping[str, float]) -> dict[str, Any]:
         """Ray Serve's options for the models on a cluster with these resources (`ray.cluster_resources()`)."""

@@ -18,6 +18,10 @@ TITLES = {
     "unsupported-media-type": "The request's content type is not supported",
     "overloaded": "Too many pictures are in work",
     "not-ready": "No model is loaded yet",
+    "unauthorized": "The request needs an API key",
+    "rate-limited": "Too many requests from this caller",
+    "url-refused": "Pictures are not fetched from this address",
+    "url-failed": "The picture's address did not give it",
     "unknown-model": "There is no model of this name",
     "deadline-exceeded": "The answer was not there in time",
     "client-gone": "The client has closed the connection",
@@ -36,7 +40,7 @@ def problem(
     extra: dict[str, Any] | None = None,
     retry_s: int | None = None,
 ) -> JSONResponse:
-    """A problem document; 503 always carries Retry-After, seconds."""
+    """A problem document; 429 and 503 always carry Retry-After, seconds."""
     body = {
         "type": f"urn:vlm-captioning:problem:{slug}",
         "title": TITLES.get(slug, slug),
@@ -45,7 +49,7 @@ def problem(
         "request_id": request_id,
         **(extra or {}),
     }
-    headers = {"retry-after": str(retry_s or RETRY_AFTER_S)} if status == 503 else None
+    headers = {"retry-after": str(retry_s or RETRY_AFTER_S)} if status in (429, 503) else None
     return JSONResponse(body, status, headers, MEDIA_TYPE)
 
 

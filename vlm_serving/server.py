@@ -3,6 +3,7 @@
 Models are put on it through the dashboard's REST interface (`vlm_serving.deploying`), which wants a token.
 """
 
+import ipaddress
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ import psutil
 
 from vlm_serving.bundle_source import pin_bundle
 from vlm_serving.deploying import deploy
-from vlm_serving.errors import ServingError
+from vlm_serving.errors import ServingError, SettingsError
 from vlm_serving.images import MEBIBYTE
 from vlm_serving.processes import adopt_orphans, claim_port, descendants, end_descendants
 
@@ -50,6 +51,7 @@ class ServerOptions:
     num_cpus: int | None = None
     deploy_timeout_s: float = 180.0
     worker_logs: bool = False
+    allow_anonymous: bool = False
 
 
 class StopRequested(BaseException):
@@ -63,6 +65,7 @@ def serve_until_stopped(options: ServerOptions, say: Callable[[str], object] = p
     """
     pinned = pin_bundle(options.bundle) if options.bundle else None  # a bad bundle is told before Ray starts
     version = pinned.version if pinned else ""
+    require_keys(options)
     port = claim_port(options.host, options.port, "--port")
     dashboard_port = claim_port(LOOPBACK, options.dashboard_port, "--dashboard-port")
     if options.address_file:
@@ -90,6 +93,20 @@ def serve_until_stopped(options: ServerOptions, say: Callable[[str], object] = p
         pass
     finally:
         _stop(temp_dir, options.address_file, say)
+
+
+def require_keys(options: ServerOptions) -> None:
+    """Raise SettingsError if the whole network could ask without a key and nobody said that it may."""
+    try:
+        local = options.host == "localhost" or ipaddress.ip_address(options.host).is_loopback
+    except ValueError:  # a name of this machine
+        local = False
+    if not (local or options.allow_anonymous or os.environ.get("VLM_API_KEYS_FILE")):
+        raise SettingsError(
+            f"--host {options.host} lets the network ask, and there are no API keys. Make one with "
+            "`python -m vlm_serving new-key NAME`, put its line into a file and set VLM_API_KEYS_FILE to it; or say "
+            "--allow-anonymous."
+        )
 
 
 def _make_temp_dir() -> Path:

@@ -20,6 +20,7 @@ from vlm_serving.intake import read_request
 from vlm_serving.openapi import CAPTIONS_OPENAPI, PROBLEM_RESPONSES
 from vlm_serving.problems import problem, problem_of
 from vlm_serving.schemas import CaptionBody, CaptionResponse, ModelBody, ModelsBody, ReadyBody, TimingsBody
+from vlm_serving.security import Guard
 from vlm_serving.service import Answer, CaptionService, caption_id
 from vlm_serving.telemetry import LOGGER, log_event
 
@@ -51,6 +52,7 @@ def create_web(
     )
     web.add_exception_handler(ServingError, _on_serving_error)
     web.add_exception_handler(HTTPException, _on_http_exception)
+    web.add_middleware(Guard, config_of=lambda: service_of().config)
     web.add_middleware(Envelope, service_of=service_of, own_request_id=own_request_id)
     _add_captions(web, service_of)
     _add_probes(web, service_of, replica_of)
@@ -213,6 +215,7 @@ class Envelope:
             log_event(
                 "request",
                 request_id=state["request_id"],
+                caller=state.get("caller", ""),
                 method=scope["method"],
                 path=scope["path"],
                 status=status,
