@@ -179,9 +179,13 @@ class LocalEngine:
 
 
 def warm_up(captioner: Captioner, max_batch_size: int) -> None:
-    """Caption black pictures in the largest batch and alone: kernels are chosen and memory is taken before traffic."""
+    """Caption black pictures before traffic does: kernels are chosen, memory is taken. The largest batch, and one.
+
+    On a GPU the powers of two between as well: each has graphs of its own.
+    """
     side_px = captioner.bundle.contract.image_size_px
-    for size in sorted({max_batch_size, 1}, reverse=True):
+    between = {1 << power for power in range(max_batch_size.bit_length())} if captioner.device.type == "cuda" else {1}
+    for size in sorted({max_batch_size, *between}, reverse=True):
         captioner.caption_pixels(np.zeros((size, 3, side_px, side_px), np.uint8))
 
 
