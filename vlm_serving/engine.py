@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -137,7 +137,7 @@ class LocalEngine:
     async def _caption(
         self, card: ModelCard, pixels: Sequence[NDArray[np.uint8]], sha256: Sequence[str], like: Item
     ) -> JobResult:
-        keys = [(card.version, like.options, digest) for digest in sha256]
+        keys = [(pass_of(like), digest) for digest in sha256]
         results: list[Caption | ServingError | None] = [self.cache.get(key) for key in keys]
         missing = [index for index, result in enumerate(results) if result is None]
         outcomes = await asyncio.gather(*(self.submit(replace(like, pixels=pixels[index])) for index in missing))
@@ -179,17 +179,26 @@ class LocalEngine:
 
 
 def warm_up(captioner: Captioner, max_batch_size: int) -> None:
-    """Caption black pictures in the largest batch and alone: kernels are chosen and memory is taken before traffic."""
+    """Caption black pictures before traffic does: kernels are chosen, memory is taken. The largest batch, and one.
+
+    On a GPU the powers of two between as well: each has graphs of its own.
+    """
     side_px = captioner.bundle.contract.image_size_px
-    for size in sorted({max_batch_size, 1}, reverse=True):
+    between = {1 << power for power in range(max_batch_size.bit_length())} if captioner.device.type == "cuda" else {1}
+    for size in sorted({max_batch_size, *between}, reverse=True):
         captioner.caption_pixels(np.zeros((size, 3, side_px, side_px), np.uint8))
+
+
+def pass_of(item: Item) -> Hashable:
+    """Equal for items that can go through the model in one pass; with the picture, all that its caption hangs on."""
+    return item.captioner.version, item.options
 
 
 def caption_items(items: Sequence[Item]) -> list[Outcome]:
     """Caption items that may differ in model and options, in as few passes as possible; results in their order."""
-    groups: dict[tuple[int, GenerationOptions], list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for index, item in enumerate(items):
-        groups.setdefault((id(item.captioner), item.options), []).append(index)
+        groups.setdefault(pass_of(item), []).append(index)
     outcomes: dict[int, Outcome] = {}
     for indices in groups.values():
         started_s = time.perf_counter()

@@ -35,8 +35,10 @@ class ModelShelf:
         self._named: dict[str, Bundle] = {}
         self._open: weakref.WeakValueDictionary[str, ModelSlot] = weakref.WeakValueDictionary()
 
+        self._opening: dict[str, asyncio.Task[ModelSlot]] = {}
+
         async def open_named(name: str) -> ModelSlot:
-            return await asyncio.to_thread(self._open_named, name)
+            return await self._opened_once(name)
 
         self._kept = (keep or keep_recent)(open_named, config.max_named_models)
 
@@ -53,10 +55,14 @@ class ModelShelf:
             self.slot.refuse(error, version or bundle)
             raise
         loaded = self.slot.put(directory, version)
+        try:
+            for name, slot in list(self._open.items()):
+                if name in opened:
+                    slot.put(str(opened[name].path), opened[name].version)
+        except BundleError as error:
+            self.slot.refuse(error, version or bundle)
+            raise
         self._named = opened
-        for name, slot in list(self._open.items()):
-            if name in opened:
-                slot.put(str(opened[name].path), opened[name].version)
         return loaded
 
     async def captioner(self, name: str) -> Captioner:
@@ -80,6 +86,17 @@ class ModelShelf:
             cards[self._default] = self.card_of(self._default, self.slot.captioner)
         state = self.slot.state
         return EngineState(self._default, cards, state.loading, state.error, state.refused)
+
+    async def _opened_once(self, name: str) -> ModelSlot:
+        """Loading outlives the request that asked for it: the next one finds it done, however short its deadline."""
+        task = self._opening.get(name)
+        if task is None or task.cancelled():
+            task = self._opening[name] = asyncio.create_task(asyncio.to_thread(self._open_named, name))
+        try:
+            return await asyncio.shield(task)
+        finally:
+            if task.done():
+                self._opening.pop(name, None)
 
     def _open_named(self, name: str) -> ModelSlot:
         bundle = self._named.get(name)

@@ -52,7 +52,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Answer:
-    """Captions in request order, with times in milliseconds. `queue` is all the wait between decoding and model."""
+    """Captions in request order, with times in milliseconds. `queue` is all the wait for a model and its batch."""
 
     version: str
     captions: list[Caption]
@@ -166,7 +166,8 @@ class CaptionService:
         self, uploads: Sequence[Upload], request_id: str, asked: Mapping[str, int], model: str, deadline_s: float
     ) -> Answer:
         started_s = time.perf_counter()
-        card = await self.card(model)
+        card = await self.card(model)  # where models sleep, this waits until one is awake
+        decoding_s = time.perf_counter()
         options = self._checked(asked, card.options)
         self._admit(len(uploads))
         try:
@@ -179,7 +180,7 @@ class CaptionService:
             result = await self._ask(job, uploads)
         finally:
             self._waiting -= len(uploads)
-        answer = _answer(result, uploads, started_s, decoded_s)
+        answer = _answer(result, uploads, started_s, decoded_s - decoding_s)
         self._record(answer, prepared, request_id)
         return answer
 
@@ -265,16 +266,16 @@ def _caption_of(result: Caption | ServingError, upload: Upload) -> Caption:
     return result
 
 
-def _answer(result: JobResult, uploads: Sequence[Upload], started_s: float, decoded_s: float) -> Answer:
+def _answer(result: JobResult, uploads: Sequence[Upload], started_s: float, decoding_s: float) -> Answer:
     captions = [_caption_of(one, upload) for one, upload in zip(result.results, uploads, strict=True)]
-    done_s = time.perf_counter()
+    total_ms, decode_ms = 1000 * (time.perf_counter() - started_s), 1000 * decoding_s
     return Answer(
         version=result.card.version,
         captions=captions,
-        decode_ms=1000 * (decoded_s - started_s),
-        queue_ms=max(0.0, 1000 * (done_s - decoded_s) - result.caption_ms),
+        decode_ms=decode_ms,
+        queue_ms=max(0.0, total_ms - decode_ms - result.caption_ms),
         caption_ms=result.caption_ms,
-        total_ms=1000 * (done_s - started_s),
+        total_ms=total_ms,
         model=result.card.name,
     )
 

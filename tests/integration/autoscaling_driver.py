@@ -52,7 +52,7 @@ CLUSTER = {
     **EMPTY,
 }
 URL = "http://127.0.0.1:8000"
-WAKE_S, SLEEP_S = 120, 70
+WAKE_S, SLEEP_S = 120, 120
 
 
 def gpu_nodes() -> int:

@@ -115,6 +115,28 @@ def test_no_more_named_models_are_kept_than_allowed(named: CaptionService) -> No
     assert list(named.engine.shelf._open) == ["hats"]  # type: ignore[attr-defined]
 
 
+def test_a_model_that_loads_longer_than_a_request_waits_is_there_for_the_next(bundle: Path) -> None:
+    service = make_service(None)
+    service.put_model(str(bundle), named={"shoes": str(bundle)})
+    shelf = service.engine.shelf  # type: ignore[attr-defined]
+    loads: list[str] = []
+    real = shelf._load
+
+    def slowly(source: str, version: str) -> Captioner:
+        loads.append(version)
+        time.sleep(0.3)
+        return real(source, version)
+
+    shelf._load = slowly
+
+    async def scene() -> str:
+        with pytest.raises(DeadlineExceededError):
+            await service.caption([PNG], "a", model="shoes", timeout_s=0.1)
+        return (await service.caption([PNG], "b", model="shoes")).model
+
+    assert (asyncio.run(scene()), len(loads)) == ("shoes", 1)
+
+
 def test_a_named_model_is_exchanged_like_the_first(bundle: Path, other_bundle: Path) -> None:
     service = make_service(None)
     service.put_model(str(bundle), named={"shoes": str(bundle)})
