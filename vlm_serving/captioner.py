@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoTokenizer, BlipForConditionalGeneration
 
+from vlm_serving.attention import ANSWER_SIDE, heat, state_maps
 from vlm_serving.bundle import GOLDEN, Bundle
 from vlm_serving.decoder import Decoder
 from vlm_serving.errors import BundleError
@@ -21,9 +21,8 @@ from vlm_serving.model import load_model
 from vlm_serving.packed import pack_linears
 from vlm_serving.preprocessing import decode_for_model, model_pixels
 from vlm_serving.search import Spoken, Start, search
-from vlm_serving.words import Word, caption_words, visible_pieces
+from vlm_serving.words import Word, caption_words, tidy, visible_pieces
 
-SPLIT_WORDS = re.compile(r"(?<=\w) (-) (?=\w)|(?<=\w) (') (?=s\b)")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Golden vectors hold across machines only up to rounding: one grey level in the input, cosine in the embedding.
 GOLDEN_MAX_PIXEL_DIFFERENCE = 1
@@ -41,6 +40,7 @@ class Caption:
     words: tuple[Word, ...] = ()  # joined by spaces they are the text
     token_ids: tuple[int, ...] = ()  # as generated: after start and prompt, with the end, without padding
     finish_reason: str = "stop"  # stop: it is complete; length: it was cut off
+    heat: NDArray[np.uint8] | None = None  # (W, G, G) where the model looked for each word, if it was asked
 
 
 class Captioner:
@@ -90,12 +90,24 @@ class Captioner:
         return self.caption_pixels(pixels, options)
 
     @torch.inference_mode()
-    def caption_pixels(self, pixels: NDArray[np.uint8], options: GenerationOptions | None = None) -> list[Caption]:
-        """Caption pictures already at the model's size: uint8 (B, 3, H, W), as `model_pixels` gives them."""
+    def caption_pixels(
+        self, pixels: NDArray[np.uint8], options: GenerationOptions | None = None, *, explain: bool = False
+    ) -> list[Caption]:
+        """Caption pictures already at the model's size: uint8 (B, 3, H, W), as `model_pixels` gives them.
+
+        `explain` adds `heat`, for one more pass of the decoder over what was said; the picture is not read again.
+        """
         states = self.encode(torch.from_numpy(pixels))  # (B, T, D)
         embeddings = states.float().mean(dim=1).cpu().numpy()  # (B, D)
         found = search(self.decoder, states, self._start(), self._within(options or self.options))
-        return [self._caption(spoken[0], embedding) for spoken, embedding in zip(found, embeddings, strict=True)]
+        captions = [self._caption(spoken[0], embedding) for spoken, embedding in zip(found, embeddings, strict=True)]
+        return self._explained(captions, states) if explain else captions
+
+    def _explained(self, captions: list[Caption], states: torch.Tensor) -> list[Caption]:
+        found = state_maps(self, states, [caption.token_ids for caption in captions])
+        return [
+            replace(caption, heat=heat(one.maps, ANSWER_SIDE)) for caption, one in zip(captions, found, strict=True)
+        ]
 
     def _start(self) -> Start:
         contract = self.bundle.contract
@@ -158,11 +170,6 @@ class Captioner:
             raise BundleError(f"{where}: the embedding's cosine is {cosine:.4f}, the limit {limit}: weights differ.")
         if self.precision == "fp32" and caption.text != entry["caption"]:
             raise BundleError(f"{where}: the caption is {caption.text!r}, recorded was {entry['caption']!r}.")
-
-
-def tidy(text: str) -> str:
-    """A decoded caption as a person would write it: BERT's tokenizer takes "t-shirt" and "man's" apart."""
-    return SPLIT_WORDS.sub(lambda match: match[1] or match[2], text.strip())
 
 
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -10,17 +10,19 @@ PIXEL_PNG = (
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _JSON_SCHEMA = CaptionRequestBody.model_json_schema(ref_template="#/components/schemas/{model}")
+_COUNT = {"type": "integer", "minimum": 1}
 _PARAMETERS = [
     {
         "name": name,
         "in": "query",
         "required": False,
         "description": text,
-        "schema": {"type": "integer", "minimum": 1},
+        "schema": schema,
     }
-    for name, text in (
-        ("max_new_tokens", "Longest caption, in tokens; the model's own if left out."),
-        ("num_beams", "Beams; 1 is greedy, fastest; the model's own if left out."),
+    for name, text, schema in (
+        ("max_new_tokens", "Longest caption, in tokens; the model's own if left out.", _COUNT),
+        ("num_beams", "Beams; 1 is greedy, fastest; the model's own if left out.", _COUNT),
+        ("explain", "Also tell each word's confidence and where the model looked for it.", {"type": "boolean"}),
     )
 ]
 

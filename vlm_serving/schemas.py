@@ -12,6 +12,7 @@ class OptionsBody(BaseModel):
 
     max_new_tokens: Annotated[int | None, Field(ge=1, description="Longest caption, in tokens.")] = None
     num_beams: Annotated[int | None, Field(ge=1, description="Beams of the search; 1 is greedy and fastest.")] = None
+    explain: Annotated[bool | None, Field(description="Also tell `words`: how sure of each, where it looked.")] = None
 
 
 class PictureBody(BaseModel):
@@ -38,6 +39,20 @@ class ModelBody(BaseModel):
     version: str
 
 
+class WordBody(BaseModel):
+    """A word of the caption. `confidence`: the probability of all its pieces, given the picture and what precedes."""
+
+    text: str
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    heat: Annotated[
+        list[list[int]],
+        Field(
+            description="Where the model looked for it: a square grid over the picture, rows from the top, 0..255; "
+            "255 is the most that any place got for any word of the caption."
+        ),
+    ]
+
+
 class CaptionBody(BaseModel):
     """One caption. `confidence` is the geometric mean of the tokens' probabilities, 0..1; `id` names it in the log."""
 
@@ -45,6 +60,7 @@ class CaptionBody(BaseModel):
     text: str
     confidence: Annotated[float, Field(ge=0, le=1)]
     token_count: int
+    words: Annotated[list[WordBody] | None, Field(description="Only if `explain` was asked for.")] = None
 
 
 class TimingsBody(BaseModel):

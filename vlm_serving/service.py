@@ -50,6 +50,7 @@ class Item:
     captioner: Captioner
     options: GenerationOptions
     submitted_s: float  # time.perf_counter()
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,15 @@ class CaptionService:
         return loaded
 
     async def caption(
-        self, uploads: Sequence[Upload], request_id: str, asked: Mapping[str, int] | None = None
+        self,
+        uploads: Sequence[Upload],
+        request_id: str,
+        asked: Mapping[str, int] | None = None,
+        *,
+        explain: bool = False,
     ) -> Answer:
         """Caption 1..N pictures as one request; all or none. `asked`: options by name, the bundle's own for the rest.
+        `explain`: captions also carry where the model looked.
 
         Raises NotReadyError, OverloadedError, RequestError (count, options), PictureError with the picture's name and
         an attribute `picture_index`, PictureFailedError.
@@ -128,7 +135,7 @@ class CaptionService:
         try:
             prepared = await self._decode(uploads, captioner.bundle.contract)
             decoded_s = time.perf_counter()
-            items = [Item(one.pixels, captioner, options, decoded_s) for one in prepared]
+            items = [Item(one.pixels, captioner, options, decoded_s, explain) for one in prepared]
             outcomes = await asyncio.gather(*(self._submit(item) for item in items))
         finally:
             self._waiting -= len(uploads)
@@ -233,9 +240,9 @@ def prepare(data: bytes, contract: PreprocessingContract, limits: PictureLimits)
 
 def caption_items(items: Sequence[Item]) -> list[Outcome]:
     """Caption items that may differ in model and options, in as few passes as possible; results in their order."""
-    groups: dict[tuple[int, GenerationOptions], list[int]] = {}
+    groups: dict[tuple[int, GenerationOptions, bool], list[int]] = {}
     for index, item in enumerate(items):
-        groups.setdefault((id(item.captioner), item.options), []).append(index)
+        groups.setdefault((id(item.captioner), item.options, item.explain), []).append(index)
     outcomes: dict[int, Outcome] = {}
     for indices in groups.values():
         started_s = time.perf_counter()
@@ -248,7 +255,8 @@ def caption_items(items: Sequence[Item]) -> list[Outcome]:
 def _caption_group(items: Sequence[Item]) -> list[Caption | ServingError]:
     """One pass for items of one model and options; if it fails, each alone, so that only the culprit fails."""
     try:
-        return list(items[0].captioner.caption_pixels(np.stack([item.pixels for item in items]), items[0].options))
+        first, pixels = items[0], np.stack([item.pixels for item in items])
+        return list(first.captioner.caption_pixels(pixels, first.options, explain=first.explain))
     except Exception as error:
         if len(items) == 1:
             LOGGER.exception("captioning failed")

@@ -14,11 +14,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vlm_serving.captioner import Caption
 from vlm_serving.errors import ServingError
 from vlm_serving.intake import read_request
 from vlm_serving.openapi import CAPTIONS_OPENAPI, PROBLEM_RESPONSES
 from vlm_serving.problems import problem, problem_of
-from vlm_serving.schemas import CaptionBody, CaptionResponse, ModelBody, ModelsBody, ReadyBody, TimingsBody
+from vlm_serving.schemas import CaptionBody, CaptionResponse, ModelBody, ModelsBody, ReadyBody, TimingsBody, WordBody
 from vlm_serving.service import Answer, CaptionService, caption_id
 from vlm_serving.telemetry import LOGGER, log_event
 
@@ -84,9 +85,11 @@ def _add_captions(web: FastAPI, service_of: Callable[[], CaptionService]) -> Non
         service.slot.current()  # without a model there is no point in reading the body
         uploads, options = await read_request(request, service.config)
         request_id: str = request.state.request_id
-        answer = await service.caption(uploads, request_id, options.model_dump(exclude_none=True))
+        asked = options.model_dump(exclude_none=True)
+        explain = asked.pop("explain", False)
+        answer = await service.caption(uploads, request_id, asked, explain=explain)
         body = _response(answer, service.config.model_name, request_id, started_s)
-        return JSONResponse(body.model_dump(), headers={"x-model-version": answer.version})
+        return JSONResponse(body.model_dump(exclude_none=True), headers={"x-model-version": answer.version})
 
     @web.get("/v1/models", summary="Which model answers", response_model=ModelsBody)
     async def models() -> ModelsBody:  # pyright: ignore[reportUnusedFunction]
@@ -131,6 +134,7 @@ def _response(answer: Answer, model_name: str, request_id: str, started_s: float
                 text=caption.text,
                 confidence=round(min(1.0, max(0.0, caption.confidence)), 6),
                 token_count=caption.token_count,
+                words=_words(caption),
             )
             for index, caption in enumerate(answer.captions)
         ],
@@ -141,6 +145,15 @@ def _response(answer: Answer, model_name: str, request_id: str, started_s: float
             total=round(total_ms, 3),
         ),
     )
+
+
+def _words(caption: Caption) -> list[WordBody] | None:
+    if caption.heat is None:
+        return None
+    return [
+        WordBody(text=word.text, confidence=round(min(1.0, word.probability), 6), heat=grid.tolist())
+        for word, grid in zip(caption.words, caption.heat, strict=True)
+    ]
 
 
 async def _on_serving_error(request: Request, error: Exception) -> Response:
