@@ -38,20 +38,23 @@ class WordMaps:
 
 @torch.inference_mode()
 def word_maps(captioner: Captioner, pixels: NDArray[np.uint8], captions: Sequence[Sequence[int]]) -> list[WordMaps]:
-    """Maps for pictures, uint8 (B, 3, H, W), and what was said of them (`Caption.token_ids`)."""
-    return state_maps(captioner, captioner.encode(torch.from_numpy(pixels)), captions)
+    """Maps for pictures, uint8 (B, 3, H, W), and what was said of them (`Caption.token_ids`) after the own prompt."""
+    start = [captioner.bundle.contract.bos_token_id, *captioner.prompt_ids]
+    return state_maps(captioner, captioner.encode(torch.from_numpy(pixels)), captions, start)
 
 
 @torch.inference_mode()
-def state_maps(captioner: Captioner, states: torch.Tensor, captions: Sequence[Sequence[int]]) -> list[WordMaps]:
+def state_maps(
+    captioner: Captioner, states: torch.Tensor, captions: Sequence[Sequence[int]], start: Sequence[int]
+) -> list[WordMaps]:
     """Maps for pictures as the vision encoder left them, (B, T, D), and what was said of them, in one pass.
 
-    The mean over all heads of the decoder's last layer, at the places that the word's pieces were read off.
+    `start`: the tokens before every caption. The mean over all heads of the decoder's last layer, at the places that
+    the word's pieces were read off.
     """
-    contract = captioner.bundle.contract
-    start = [contract.bos_token_id, *captioner.prompt_ids]
+    pad = captioner.bundle.contract.pad_token_id
     longest = max(len(ids) for ids in captions)
-    rows = [[*start, *ids, *[contract.pad_token_id] * (longest - len(ids))][:-1] for ids in captions]
+    rows = [[*start, *ids, *[pad] * (longest - len(ids))][:-1] for ids in captions]
     read = captioner.decoder.looked(states, torch.tensor(rows, device=captioner.device))  # (B, heads, L, T)
     weights = read.float().mean(dim=1).cpu().numpy()  # (B, L, 1 + G * G)
     side = round((weights.shape[2] - 1) ** 0.5)

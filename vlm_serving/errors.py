@@ -8,6 +8,7 @@ ServingError                     500 internal-error
 │   ├── MalformedRequestError    400 malformed-request       the body is not what its content type says
 │   ├── BodyTooLargeError        413 body-too-large          the body has more bytes than allowed
 │   └── MediaTypeError           415 unsupported-media-type  the content type is none that is read
+├── UnknownModelError            404 unknown-model           no model has this name
 ├── PictureFailedError           500 captioning-failed       the model raised on a picture that decoded well
 ├── OverloadedError              503 overloaded              the queue is full; try again later
 ├── NotReadyError                503 not-ready               no model is loaded yet
@@ -60,6 +61,13 @@ class OverloadedError(ServingError):
 
     http_status = 503
     slug = "overloaded"
+
+
+class UnknownModelError(ServingError):
+    """No model has the name that was asked for."""
+
+    http_status = 404
+    slug = "unknown-model"
 
 
 class NotReadyError(ServingError):

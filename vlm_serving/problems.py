@@ -18,6 +18,7 @@ TITLES = {
     "unsupported-media-type": "The request's content type is not supported",
     "overloaded": "Too many pictures are in work",
     "not-ready": "No model is loaded yet",
+    "unknown-model": "There is no model of this name",
     "captioning-failed": "The model failed on a picture",
     "not-found": "There is nothing at this address",
     "method-not-allowed": "The address does not take this method",

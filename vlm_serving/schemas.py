@@ -1,18 +1,63 @@
 """The bodies that travel over HTTP. Field names are a promise to callers: add, never rename."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vlm_serving.generation import FinishReason
+from vlm_serving.options import BOUNDS, MAX_PROMPT_CHARACTERS
 
-class OptionsBody(BaseModel):
-    """How to caption. What is left out is as the model was measured."""
+
+def _bounded(name: str, description: str) -> Any:
+    least, most = BOUNDS[name]
+    return Field(ge=least, le=most, description=description)
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class SearchFields(BaseModel):
+    """How captions are searched for. What is left out is as the model was measured."""
 
     model_config = ConfigDict(extra="forbid")
 
-    max_new_tokens: Annotated[int | None, Field(ge=1, description="Longest caption, in tokens.")] = None
     num_beams: Annotated[int | None, Field(ge=1, description="Beams of the search; 1 is greedy and fastest.")] = None
+    min_new_tokens: Annotated[int | None, _bounded("min_new_tokens", "Shortest caption, in tokens.")] = None
+    length_penalty: Annotated[
+        Finite | None,
+        _bounded("length_penalty", "With beams: above 1 longer captions win, below 1 shorter ones."),
+    ] = None
+    no_repeat_ngram_size: Annotated[
+        int | None, _bounded("no_repeat_ngram_size", "No run of so many tokens twice; 0: anything may repeat.")
+    ] = None
+    repetition_penalty: Annotated[
+        Finite | None,
+        _bounded("repetition_penalty", "Above 1: what was said already becomes less likely; 1: it does not."),
+    ] = None
+    prompt: Annotated[
+        str | None,
+        Field(
+            max_length=MAX_PROMPT_CHARACTERS,
+            description="Words that the caption goes on from, such as `a photo of`; the answer does not repeat them. "
+            "Few models were trained for it. Left out: the model's own.",
+        ),
+    ] = None
+
+
+class OptionsBody(SearchFields):
+    """How to caption. What is left out is as the model was measured."""
+
+    max_new_tokens: Annotated[int | None, Field(ge=1, description="Longest caption, in tokens.")] = None
+    num_captions: Annotated[
+        int | None,
+        Field(ge=1, description="Captions per picture: the best and `alternatives`. Takes as many beams or more."),
+    ] = None
+    return_embedding: Annotated[bool | None, Field(description="Also tell the picture's `embedding`.")] = None
     explain: Annotated[bool | None, Field(description="Also tell `words`: how sure of each, where it looked.")] = None
+
+    def search(self) -> dict[str, Any]:
+        """What was asked of the search, by its names in GenerationOptions."""
+        return self.model_dump(exclude_none=True, exclude={"return_embedding", "explain"})
 
 
 class PictureBody(BaseModel):
@@ -53,6 +98,18 @@ class WordBody(BaseModel):
     ]
 
 
+Reason = Annotated[FinishReason, Field(description="stop: the caption is complete; length: it was cut off.")]
+
+
+class AlternativeBody(BaseModel):
+    """What else could be said."""
+
+    text: str
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    token_count: int
+    finish_reason: Reason
+
+
 class CaptionBody(BaseModel):
     """One caption. `confidence` is the geometric mean of the tokens' probabilities, 0..1; `id` names it in the log."""
 
@@ -60,6 +117,14 @@ class CaptionBody(BaseModel):
     text: str
     confidence: Annotated[float, Field(ge=0, le=1)]
     token_count: int
+    finish_reason: Reason
+    alternatives: Annotated[
+        list[AlternativeBody] | None, Field(description="The next best, best first, if `num_captions` was above 1.")
+    ] = None
+    embedding: Annotated[
+        list[float] | None,
+        Field(description="Mean of the vision encoder's last states, if `return_embedding` was asked for."),
+    ] = None
     words: Annotated[list[WordBody] | None, Field(description="Only if `explain` was asked for.")] = None
 
 
@@ -92,10 +157,28 @@ class ReadyBody(BaseModel):
     refused: Annotated[str, Field(description="Version of the bundle refused last, empty if the last was taken.")] = ""
 
 
+class ModelCardBody(BaseModel):
+    """A model as OpenAI's clients read it; `version` leads back to the bundle."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: Annotated[int, Field(description="Since when this process runs, Unix seconds.")]
+    owned_by: str = "vlm-captioning"
+    version: str
+
+
 class ModelsBody(BaseModel):
     """The models behind this address."""
 
     models: list[ModelBody]
+    object: Literal["list"] = "list"
+    data: list[ModelCardBody]
+
+
+class StatusBody(BaseModel):
+    """The process is alive."""
+
+    status: Literal["ok"]
 
 
 class ProblemBody(BaseModel):

@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from vlm_serving.errors import OverloadedError, PictureError, PictureFailedError
 from vlm_serving.generation import GenerationOptions
 from vlm_serving.images import PictureLimits
 from vlm_serving.model_slot import ModelSlot, load_captioner
+from vlm_serving.options import chosen_options
 from vlm_serving.picture_stats import PictureStatistics, picture_statistics
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
 from vlm_serving.request_log import LogRow, RequestLog
@@ -118,7 +120,7 @@ class CaptionService:
         self,
         uploads: Sequence[Upload],
         request_id: str,
-        asked: Mapping[str, int] | None = None,
+        asked: Mapping[str, Any] | None = None,
         *,
         explain: bool = False,
     ) -> Answer:
@@ -130,7 +132,7 @@ class CaptionService:
         """
         started_s = time.perf_counter()
         captioner = self.slot.current()
-        options = replace(captioner.options, **self._checked(asked or {}, captioner.options))
+        options = chosen_options(asked or {}, captioner.options, self.config)
         self._admit(len(uploads))
         try:
             prepared = await self._decode(uploads, captioner.bundle.contract)
@@ -176,15 +178,6 @@ class CaptionService:
             threads=config.torch_threads,
             attention=config.attention,
         )
-
-    def _checked(self, asked: Mapping[str, int], own: GenerationOptions) -> Mapping[str, int]:
-        """What the request asks for, within the limits; it may always ask for what the model does anyway."""
-        limits = {"max_new_tokens": self.config.max_new_tokens, "num_beams": self.config.max_num_beams}
-        for name, value in asked.items():
-            limit = max(limits[name], getattr(own, name))
-            if not 1 <= value <= limit:
-                raise RequestError(f"{name} is {value}; it must be 1 to {limit}. Leave it out for the model's own.")
-        return asked
 
     def _admit(self, count: int) -> None:
         if not 1 <= count <= self.config.max_pictures:
@@ -257,6 +250,8 @@ def _caption_group(items: Sequence[Item]) -> list[Caption | ServingError]:
     try:
         first, pixels = items[0], np.stack([item.pixels for item in items])
         return list(first.captioner.caption_pixels(pixels, first.options, explain=first.explain))
+    except RequestError as error:  # of the options, which all of them share
+        return [error for _ in items]
     except Exception as error:
         if len(items) == 1:
             LOGGER.exception("captioning failed")

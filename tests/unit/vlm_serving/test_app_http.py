@@ -214,7 +214,8 @@ def test_before_the_first_bundle_it_is_alive_but_not_ready() -> None:
 
 def test_models_and_readiness_name_the_version(client: httpx.Client, bundle: Path) -> None:
     version = open_bundle(bundle).version
-    assert client.get("/v1/models").json() == {"models": [{"name": "captioner", "version": version}]}
+    assert client.get("/v1/models").json()["models"] == [{"name": "captioner", "version": version}]
+    assert client.get("/v1/models").headers["x-model-version"] == version
     assert client.get("/readyz").json()["model"]["version"] == version
 
 
@@ -239,7 +240,7 @@ def test_the_api_document_shows_every_way_in(client: httpx.Client) -> None:
     operation = client.get("/openapi.json").json()["paths"]["/v1/captions"]["post"]
     content = operation["requestBody"]["content"]
     assert {"multipart/form-data", "application/json", "image/jpeg"} <= set(content)
-    assert set(operation["responses"]) == {"200", "400", "413", "415", "422", "503"}
+    assert set(operation["responses"]) == {"200", "400", "413", "415", "422", "500", "503"}
     example = content["application/json"]["example"]
     assert client.post("/v1/captions", json=example).status_code == 200
 

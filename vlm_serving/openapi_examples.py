@@ -1,0 +1,73 @@
+"""Examples for `/docs`: what is asked and answered, and one detail per problem. Tests hold them to the schemas."""
+
+from typing import Any
+
+PIXEL_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"  # one red pixel
+)
+_REQUEST_ID = "4f0c8a6d1e5b4c0f9a7d2b3e6c8f1a05"
+_VERSION = "0f3a9c51d27e8b64"
+_TIMINGS = {"decode": 3.1, "queue": 4.9, "caption": 41.7, "total": 49.7}
+
+CAPTIONS_ASKED: dict[str, Any] = {
+    "images": [{"base64": PIXEL_PNG}],
+    "options": {"num_captions": 2, "max_new_tokens": 20},
+}
+CAPTIONS_ANSWER: dict[str, Any] = {
+    "request_id": _REQUEST_ID,
+    "model": {"name": "captioner", "version": _VERSION},
+    "captions": [
+        {
+            "id": _REQUEST_ID,
+            "text": "a red square",
+            "confidence": 0.871204,
+            "token_count": 4,
+            "finish_reason": "stop",
+            "alternatives": [
+                {"text": "a red wall", "confidence": 0.640118, "token_count": 4, "finish_reason": "stop"},
+            ],
+        }
+    ],
+    "timings_ms": _TIMINGS,
+}
+_CARD = {"id": "captioner", "object": "model", "created": 1790000000, "owned_by": "vlm-captioning", "version": _VERSION}
+MODEL_ANSWER: dict[str, Any] = _CARD
+MODELS_ANSWER: dict[str, Any] = {
+    "models": [{"name": "captioner", "version": _VERSION}],
+    "object": "list",
+    "data": [_CARD],
+}
+READY_ANSWER: dict[str, Any] = {
+    "ready": True,
+    "model": {"name": "captioner", "version": _VERSION},
+    "replica": "tx8k2p",
+    "loading": "",
+    "error": "",
+    "refused": "",
+}
+
+PROBLEM_DETAILS = {
+    "bad-picture": "files[1] (shoe.jpg): The picture is damaged or cut off. Send it again.",
+    "picture-too-large": "The picture has 31,457,280 bytes; the limit is 20,971,520. Send less at once.",
+    "unsupported-picture": "body: The picture is TIFF, which is not read. Allowed: JPEG, PNG, WebP, GIF, BMP.",
+    "bad-request": "max_new_tokens is 99; it must be 1 to 30. Leave it out for the model's own.",
+    "malformed-request": "The body is not JSON: Expecting value: line 1 column 1 (char 0). See /docs for the form.",
+    "body-too-large": "The request body has more than 67,108,864 bytes, which is the limit. Send less at once.",
+    "unsupported-media-type": "The content type is 'text/plain'. Send application/json.",
+    "unknown-model": f"There is no model 'gpt-4o' here; there is 'captioner', version {_VERSION}.",
+    "captioning-failed": "files[0]: The model failed on it (RuntimeError: out of memory). Report it.",
+    "overloaded": "128 pictures are in work; the limit is 128. Try again in 3 s.",
+    "not-ready": "No model serves yet: it is being loaded. Try again soon.",
+    "internal-error": f"An unexpected error; the log has it under request id {_REQUEST_ID}. Report it.",
+}
+
+
+def problem_example(status: int, slug: str, title: str) -> dict[str, Any]:
+    """A problem document of this kind."""
+    return {
+        "type": f"urn:vlm-captioning:problem:{slug}",
+        "title": title,
+        "status": status,
+        "detail": PROBLEM_DETAILS.get(slug, title + "."),
+        "request_id": _REQUEST_ID,
+    }
