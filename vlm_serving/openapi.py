@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from vlm_serving.chat_schemas import ChatBody
 from vlm_serving.config import ServingConfig
 from vlm_serving.errors import ServingError
 from vlm_serving.generation import GenerationOptions
@@ -18,7 +19,11 @@ from vlm_serving.schemas import CaptionRequestBody, ProblemBody
 from vlm_serving.service import CaptionService
 
 REF = "#/components/schemas/{model}"
-READ_BY_HAND: tuple[type[BaseModel], ...] = (CaptionRequestBody, ProblemBody)  # bodies that FastAPI does not see
+READ_BY_HAND: tuple[type[BaseModel], ...] = (
+    CaptionRequestBody,
+    ChatBody,
+    ProblemBody,
+)  # bodies that FastAPI does not see
 
 
 def describe(web: FastAPI, service_of: Callable[[], CaptionService]) -> None:
@@ -59,7 +64,7 @@ def problems(*errors: type[ServingError]) -> dict[int | str, dict[str, Any]]:
     by_status: dict[int, dict[str, str]] = {}
     for error in (*errors, ServingError):
         for one in [error] if error is ServingError else _tree(error):
-            by_status.setdefault(one.http_status, {})[one.slug] = TITLES[one.slug]
+            by_status.setdefault(one.http_status, {})[one.slug] = TITLES.get(one.slug, one.slug)
     return {status: _problem_response(status, by_status[status]) for status in sorted(by_status)}
 
 
@@ -88,7 +93,7 @@ def _tree(error: type[ServingError]) -> Iterator[type[ServingError]]:
 
 
 def _problem_response(status: int, titles: dict[str, str]) -> dict[str, Any]:
-    examples = {slug: {"value": problem_example(status, slug, title)} for slug, title in titles.items()}
+    examples = {slug: {"value": problem_example(status, slug)} for slug in titles}
     content = {MEDIA_TYPE: {"schema": ref(ProblemBody), "examples": examples}}
     described: dict[str, Any] = {"description": "; ".join(titles.values()), "content": content}
     if status in (429, 503):
@@ -100,7 +105,7 @@ def _problem_response(status: int, titles: dict[str, str]) -> dict[str, Any]:
 def _most(config: ServingConfig) -> dict[str, float]:
     """The upper ends that the settings decide on; a model's own settings may lie above."""
     most = {name: limits[1] for name, limits in bounds(config, GenerationOptions(max_new_tokens=1)).items()}
-    return {name: most[name] for name in ("max_new_tokens", "num_beams", "num_captions")}
+    return {**{name: most[name] for name in ("max_new_tokens", "num_beams", "num_captions")}, "n": config.max_num_beams}
 
 
 def _limit(document: dict[str, Any], most: dict[str, float]) -> None:

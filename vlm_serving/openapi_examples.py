@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from vlm_serving.problems import problem_document
+
 PIXEL_PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"  # one red pixel
 )
@@ -45,6 +47,41 @@ READY_ANSWER: dict[str, Any] = {
     "error": "",
     "refused": "",
 }
+CHAT_ASKED: dict[str, Any] = {
+    "model": "captioner",
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is this?"},
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL_PNG}"}},
+            ],
+        }
+    ],
+    "max_completion_tokens": 20,
+}
+CHAT_ANSWER: dict[str, Any] = {
+    "id": _REQUEST_ID,
+    "object": "chat.completion",
+    "created": 1790000000,
+    "model": "captioner",
+    "system_fingerprint": _VERSION,
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "a red square", "refusal": None},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 578, "completion_tokens": 4, "total_tokens": 582},
+    "timings_ms": _TIMINGS,
+}
+CHAT_STREAM = (
+    f'data: {{"id":"{_REQUEST_ID}","created":1790000000,"model":"captioner","system_fingerprint":"{_VERSION}",'
+    '"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"a red square"},"logprobs":null,'
+    '"finish_reason":null}]}\n\ndata: [DONE]\n\n'
+)
 
 PROBLEM_DETAILS = {
     "bad-picture": "files[1] (shoe.jpg): The picture is damaged or cut off. Send it again.",
@@ -62,12 +99,6 @@ PROBLEM_DETAILS = {
 }
 
 
-def problem_example(status: int, slug: str, title: str) -> dict[str, Any]:
+def problem_example(status: int, slug: str) -> dict[str, Any]:
     """A problem document of this kind."""
-    return {
-        "type": f"urn:vlm-captioning:problem:{slug}",
-        "title": title,
-        "status": status,
-        "detail": PROBLEM_DETAILS.get(slug, title + "."),
-        "request_id": _REQUEST_ID,
-    }
+    return problem_document(status, slug, PROBLEM_DETAILS.get(slug, ""), _REQUEST_ID)

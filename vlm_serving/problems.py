@@ -26,6 +26,19 @@ TITLES = {
 }
 
 
+def problem_document(status: int, slug: str, detail: str, request_id: str) -> dict[str, Any]:
+    """The document's members. `error` says the same as OpenAI's clients read it: they look nowhere else."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return {
+        "type": f"urn:vlm-captioning:problem:{slug}",
+        "title": TITLES.get(slug, slug),
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+        "error": {"message": detail, "type": kind, "param": None, "code": slug},
+    }
+
+
 def problem(
     status: int,
     slug: str,
@@ -34,16 +47,9 @@ def problem(
     extra: dict[str, Any] | None = None,
     retry_s: int | None = None,
 ) -> JSONResponse:
-    """A problem document; 503 always carries Retry-After, seconds."""
-    body = {
-        "type": f"urn:vlm-captioning:problem:{slug}",
-        "title": TITLES.get(slug, slug),
-        "status": status,
-        "detail": detail,
-        "request_id": request_id,
-        **(extra or {}),
-    }
-    headers = {"retry-after": str(retry_s or RETRY_AFTER_S)} if status == 503 else None
+    """A problem document; 429 and 503 always carry Retry-After, seconds."""
+    body = problem_document(status, slug, detail, request_id) | (extra or {})
+    headers = {"retry-after": str(retry_s or RETRY_AFTER_S)} if status in (429, 503) else None
     return JSONResponse(body, status, headers, MEDIA_TYPE)
 
 

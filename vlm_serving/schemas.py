@@ -181,6 +181,15 @@ class StatusBody(BaseModel):
     status: Literal["ok"]
 
 
+class OpenAIErrorBody(BaseModel):
+    """A problem once more, as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
 class ProblemBody(BaseModel):
     """An error, as RFC 9457 has it."""
 
@@ -189,4 +198,5 @@ class ProblemBody(BaseModel):
     status: int
     detail: str
     request_id: str
+    error: OpenAIErrorBody
     picture_index: int | None = None

@@ -14,6 +14,7 @@ from vlm_serving.errors import ServingError
 from vlm_serving.openapi import describe
 from vlm_serving.problems import problem, problem_of
 from vlm_serving.routes_captions import captions_router
+from vlm_serving.routes_chat import chat_router
 from vlm_serving.routes_models import models_router
 from vlm_serving.service import CaptionService
 
@@ -45,6 +46,7 @@ def create_web(
     web.add_exception_handler(HTTPException, _on_http_exception)
     web.add_middleware(Envelope, service_of=service_of, own_request_id=own_request_id)
     web.include_router(captions_router(service_of))
+    web.include_router(chat_router(service_of))
     web.include_router(models_router(service_of, replica_of))
     describe(web, service_of)
 

@@ -1,0 +1,121 @@
+"""`POST /v1/chat/completions`: captions for whoever speaks OpenAI's protocol."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from vlm_serving.captioner import Alternative, Caption
+from vlm_serving.chat_schemas import (
+    ChatBody,
+    ChatCompletionBody,
+    ChatMessageBody,
+    ChoiceBody,
+    ImagePartBody,
+    UsageBody,
+    UserMessageBody,
+)
+from vlm_serving.chat_stream import events
+from vlm_serving.config import ServingConfig
+from vlm_serving.errors import (
+    NotReadyError,
+    OverloadedError,
+    PictureError,
+    PictureFailedError,
+    RequestError,
+    UnknownModelError,
+)
+from vlm_serving.intake import picture_at, read_json
+from vlm_serving.openapi import answer_example, json_body, problems
+from vlm_serving.openapi_examples import CHAT_ANSWER, CHAT_ASKED, CHAT_STREAM
+from vlm_serving.routes_captions import timings
+from vlm_serving.routes_models import check_model
+from vlm_serving.service import Answer, CaptionService, Upload
+
+HOW_TO = '{"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,…"}}'
+RESPONSES: dict[int | str, dict[str, Any]] = answer_example(CHAT_ANSWER) | problems(
+    PictureError, RequestError, UnknownModelError, PictureFailedError, OverloadedError, NotReadyError
+)
+RESPONSES[200]["content"]["text/event-stream"] = {"schema": {"type": "string"}, "example": CHAT_STREAM}
+
+
+def chat_router(service_of: Callable[[], CaptionService]) -> APIRouter:
+    """The route over the service that `service_of` returns."""
+    router = APIRouter()
+
+    @router.post(
+        "/v1/chat/completions",
+        summary="Caption pictures for an OpenAI client",
+        response_model=ChatCompletionBody,
+        openapi_extra=json_body(ChatBody, CHAT_ASKED),
+        responses=RESPONSES,
+    )
+    async def chat(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Captions the pictures of the last user message, one line each. Its words and all other messages are not
+        read: a captioner takes no instructions. Sampling settings are taken, without effect; what would change the form
+        of the answer (tools, JSON, log-probabilities) is refused.
+        """
+        started_s = time.perf_counter()
+        service = service_of()
+        service.slot.current()  # without a model there is no point in reading the body
+        body = await read_json(request, service.config, ChatBody)
+        check_model(service, body.model)
+        uploads = await _pictures(body, service.config)
+        request_id: str = request.state.request_id
+        answer = await service.caption(uploads, request_id, body.search(service.config.max_new_tokens))
+        completion = _completion(answer, service.config.model_name, request_id, started_s)
+        request.state.timings_ms = completion.timings_ms
+        headers = {"x-model-version": answer.version}
+        if body.stream:
+            include_usage = bool(body.stream_options and body.stream_options.include_usage)
+            headers["cache-control"] = "no-cache"
+            return StreamingResponse(events(completion, include_usage), 200, headers, "text/event-stream")
+        return JSONResponse(completion.model_dump(), headers=headers)
+
+    return router
+
+
+async def _pictures(body: ChatBody, config: ServingConfig) -> list[Upload]:
+    """The pictures of the last user message. Raises RequestError, PictureError."""
+    asked = [(i, one) for i, one in enumerate(body.messages) if isinstance(one, UserMessageBody)]
+    if not asked:
+        raise RequestError(f"There is no message of the role user. Send one with a picture: {HOW_TO}.")
+    number, message = asked[-1]
+    parts = [] if isinstance(message.content, str) else message.content
+    found = [(place, part) for place, part in enumerate(parts) if isinstance(part, ImagePartBody)]
+    if not found:
+        raise RequestError(f"The last user message, messages[{number}], holds no picture. Add a content part {HOW_TO}.")
+    if len(found) > config.max_pictures:
+        raise RequestError(f"The request has {len(found)} pictures; the limit is {config.max_pictures}. Split it.")
+    return [
+        await picture_at(part.image_url.url, index, f"messages[{number}].content[{place}]")
+        for index, (place, part) in enumerate(found)
+    ]
+
+
+def _completion(answer: Answer, model_name: str, request_id: str, started_s: float) -> ChatCompletionBody:
+    ranked = list(zip(*(_told(caption) for caption in answer.captions), strict=True))
+    read = sum(caption.read_token_count for caption in answer.captions)
+    said = sum(one.token_count for choice in ranked for one in choice)
+    return ChatCompletionBody(
+        id=request_id,
+        created=int(time.time()),
+        model=model_name,
+        system_fingerprint=answer.version,
+        choices=[_choice(index, one) for index, one in enumerate(ranked)],
+        usage=UsageBody(prompt_tokens=read, completion_tokens=said, total_tokens=read + said),
+        timings_ms=timings(answer, started_s),
+    )
+
+
+def _told(caption: Caption) -> Sequence[Caption | Alternative]:
+    return (caption, *caption.alternatives)
+
+
+def _choice(index: int, captions: Sequence[Caption | Alternative]) -> ChoiceBody:
+    """The captions of all pictures that share a rank."""
+    cut = any(one.finish_reason == "length" for one in captions)
+    message = ChatMessageBody(content="\n".join(one.text for one in captions))
+    return ChoiceBody(index=index, message=message, finish_reason="length" if cut else "stop")
