@@ -10,6 +10,9 @@ ServingError                     500 internal-error
 │   └── MediaTypeError           415 unsupported-media-type  the content type is none that is read
 ├── UnknownModelError            404 unknown-model           no model has this name
 ├── PictureFailedError           500 captioning-failed       the model raised on a picture that decoded well
+├── FeedbackOffError             501 feedback-off            corrections are not kept here
+├── FeedbackFullError            507 feedback-full           the log of corrections has reached its limit
+├── FeedbackNotKeptError         503 feedback-not-kept       the disk did not take a correction
 ├── OverloadedError              503 overloaded              the queue is full; try again later
 ├── NotReadyError                503 not-ready               no model is loaded yet
 ├── BundleError                  500 bad-bundle              a bundle is incomplete, altered or behaves otherwise
@@ -129,3 +132,24 @@ class PictureFailedError(ServingError):
     """The model raised on one picture that decoded well."""
 
     slug = "captioning-failed"
+
+
+class FeedbackOffError(ServingError):
+    """This server keeps no corrections."""
+
+    http_status = 501
+    slug = "feedback-off"
+
+
+class FeedbackFullError(ServingError):
+    """The log of corrections has as many bytes as it may have."""
+
+    http_status = 507
+    slug = "feedback-full"
+
+
+class FeedbackNotKeptError(ServingError):
+    """A correction could not be written."""
+
+    http_status = 503
+    slug = "feedback-not-kept"

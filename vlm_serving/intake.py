@@ -2,12 +2,12 @@
 
 import base64
 import binascii
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -39,7 +39,7 @@ async def read_request(request: Request, config: ServingConfig) -> tuple[list[Up
     if kind == "multipart/form-data":
         uploads = await _from_multipart(request, config)
     elif kind == "application/json":
-        body = await _json(request, config, CaptionRequestBody)
+        body = await _json(request, CaptionRequestBody, config.max_body_bytes)
         uploads = await _from_json(body, config)
         options = options.model_copy(update=body.options.model_dump(exclude_none=True))
     elif kind.startswith("image/") or kind == "application/octet-stream":
@@ -110,7 +110,7 @@ def _label(field: str, index: int, filename: str | None) -> str:
     return f"{field}[{index}] ({name})" if name else f"{field}[{index}]"
 
 
-async def read_json(request: Request, config: ServingConfig, model: type[M]) -> M:
+async def read_json(request: Request, model: type[M], max_bytes: int) -> M:
     """The body of a POST that takes JSON only, as a `model`.
 
     Raises MediaTypeError, BodyTooLargeError, MalformedRequestError, RequestError.
@@ -118,14 +118,14 @@ async def read_json(request: Request, config: ServingConfig, model: type[M]) -> 
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json":
         raise MediaTypeError(f"The content type is {kind or 'missing'!r}. Send application/json.")
-    return await _json(request, config, model)
+    return await _json(request, model, max_bytes)
 
 
-async def _json(request: Request, config: ServingConfig, model: type[M]) -> M:
-    body = await _body(request, config.max_body_bytes)
+async def _json(request: Request, model: type[M], max_bytes: int) -> M:
+    body = await _body(request, max_bytes)
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        value = from_json(body, allow_inf_nan=False)  # unlike json.loads it refuses half a surrogate pair
+    except ValueError as error:
         raise MalformedRequestError(f"The body is not JSON: {error}. See /docs for the form.") from error
     return _validated(model, value, "the body", strict=True)
 

@@ -82,19 +82,28 @@ CHAT_STREAM = (
     '"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"a red square"},"logprobs":null,'
     '"finish_reason":null}]}\n\ndata: [DONE]\n\n'
 )
+FEEDBACK_ASKED: dict[str, Any] = {"id": _REQUEST_ID, "caption": "a red square on white", "rating": 3}
+FEEDBACK_ANSWER: dict[str, Any] = {
+    "request_id": "9b1d6c0e4a7f4d2c8e5b3a1f0c9d7e6b",
+    "feedback_id": "5d41402abc4b2a76b9719d911017c592",
+}
 
 PROBLEM_DETAILS = {
     "bad-picture": "files[1] (shoe.jpg): The picture is damaged or cut off. Send it again.",
     "picture-too-large": "The picture has 31,457,280 bytes; the limit is 20,971,520. Send less at once.",
     "unsupported-picture": "body: The picture is TIFF, which is not read. Allowed: JPEG, PNG, WebP, GIF, BMP.",
     "bad-request": "max_new_tokens is 99; it must be 1 to 30. Leave it out for the model's own.",
-    "malformed-request": "The body is not JSON: Expecting value: line 1 column 1 (char 0). See /docs for the form.",
+    "malformed-request": "The body is not JSON: expected value at line 1 column 1. See /docs for the form.",
     "body-too-large": "The request body has more than 67,108,864 bytes, which is the limit. Send less at once.",
     "unsupported-media-type": "The content type is 'text/plain'. Send application/json.",
     "unknown-model": f"There is no model 'gpt-4o' here; there is 'captioner', version {_VERSION}.",
     "captioning-failed": "files[0]: The model failed on it (RuntimeError: out of memory). Report it.",
     "overloaded": "128 pictures are in work; the limit is 128. Try again in 3 s.",
     "not-ready": "No model serves yet: it is being loaded. Try again soon.",
+    "feedback-off": "Corrections are not kept here: the server has no request log. Set VLM_REQUEST_LOG.",
+    "feedback-full": "The log of corrections holds 67,108,800 bytes; the limit is 67,108,864. Its operator must move "
+    "files away or raise feedback_log_max_bytes.",
+    "feedback-not-kept": "The correction could not be written (No space left on device). Send it again later.",
     "internal-error": f"An unexpected error; the log has it under request id {_REQUEST_ID}. Report it.",
 }
 

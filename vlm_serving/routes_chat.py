@@ -60,7 +60,7 @@ def chat_router(service_of: Callable[[], CaptionService]) -> APIRouter:
         started_s = time.perf_counter()
         service = service_of()
         service.slot.current()  # without a model there is no point in reading the body
-        body = await read_json(request, service.config, ChatBody)
+        body = await read_json(request, ChatBody, service.config.max_body_bytes)
         check_model(service, body.model)
         uploads = await _pictures(body, service.config)
         request_id: str = request.state.request_id

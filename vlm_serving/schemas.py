@@ -181,6 +181,32 @@ class StatusBody(BaseModel):
     status: Literal["ok"]
 
 
+class FeedbackBody(BaseModel):
+    """A correction."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9._-]{1,64}(/[0-9]{1,4})?$",
+            description="The caption's `id` in its answer; the request's id if it held one picture.",
+        ),
+    ]
+    caption: Annotated[str, Field(max_length=1000, pattern=r"\S", description="What it should have been.")]
+    rating: Annotated[
+        int | None, Field(ge=1, le=5, description="How good the given caption was, 1 worst to 5 best.")
+    ] = None
+    reason: Annotated[str | None, Field(max_length=500, description="What was wrong with it.")] = None
+
+
+class FeedbackAnswerBody(BaseModel):
+    """A correction was kept. `feedback_id` is the same whenever the same is sent."""
+
+    request_id: str
+    feedback_id: str
+
+
 class OpenAIErrorBody(BaseModel):
     """A problem once more, as OpenAI's clients read it."""
 

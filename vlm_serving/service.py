@@ -17,6 +17,7 @@ from vlm_serving.batching import Batcher
 from vlm_serving.captioner import Caption, Captioner
 from vlm_serving.config import ServingConfig
 from vlm_serving.errors import OverloadedError, PictureError, PictureFailedError, RequestError, ServingError
+from vlm_serving.feedback_log import FeedbackLog
 from vlm_serving.generation import GenerationOptions
 from vlm_serving.images import PictureLimits
 from vlm_serving.model_slot import ModelSlot, load_captioner
@@ -93,6 +94,7 @@ class CaptionService:
         self.config = config
         self.meters = meters
         self.log = log
+        self.feedback = FeedbackLog(log.directory / "feedback", config.feedback_log_max_bytes) if log else None
         self.slot = ModelSlot(self._load)
         batcher = Batcher(self.run_batch, config.max_batch_size, config.batch_wait_timeout_s)
         self._submit = batched(self.run_batch) if batched else batcher.submit

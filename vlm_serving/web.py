@@ -15,6 +15,7 @@ from vlm_serving.openapi import describe
 from vlm_serving.problems import problem, problem_of
 from vlm_serving.routes_captions import captions_router
 from vlm_serving.routes_chat import chat_router
+from vlm_serving.routes_feedback import feedback_router
 from vlm_serving.routes_models import models_router
 from vlm_serving.service import CaptionService
 
@@ -47,6 +48,7 @@ def create_web(
     web.add_middleware(Envelope, service_of=service_of, own_request_id=own_request_id)
     web.include_router(captions_router(service_of))
     web.include_router(chat_router(service_of))
+    web.include_router(feedback_router(service_of))
     web.include_router(models_router(service_of, replica_of))
     describe(web, service_of)
 
