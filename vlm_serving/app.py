@@ -14,6 +14,7 @@ from ray import serve
 
 from vlm_serving.config import ServingConfig
 from vlm_serving.errors import BundleError
+from vlm_serving.prometheus_meters import PrometheusMeters
 from vlm_serving.request_log import RequestLog
 from vlm_serving.service import CaptionService
 from vlm_serving.telemetry import RayMeters, configure_logging
@@ -41,7 +42,7 @@ class CaptionerReplica:
 
     def __init__(self, config: ServingConfig) -> None:
         configure_logging()
-        self.service = CaptionService(config, RayMeters(), open_log(config))
+        self.service = CaptionService(config, PrometheusMeters(also=RayMeters()), open_log(config))
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load `{"bundle": directory, "version": version}` beside the model that serves, then swap.

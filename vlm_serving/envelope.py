@@ -14,7 +14,7 @@ from vlm_serving.service import CaptionService
 from vlm_serving.telemetry import LOGGER, log_event
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-QUIET = {"/healthz", "/readyz"}  # probes: asked every few seconds, not worth a log line each
+QUIET = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds by machines: not worth a log line each
 
 
 class Envelope:

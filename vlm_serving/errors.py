@@ -13,6 +13,7 @@ ServingError                     500 internal-error
 ├── FeedbackOffError             501 feedback-off            corrections are not kept here
 ├── FeedbackFullError            507 feedback-full           the log of corrections has reached its limit
 ├── FeedbackNotKeptError         503 feedback-not-kept       the disk did not take a correction
+├── MetricsOffError              501 metrics-off             this process keeps no numbers for Prometheus
 ├── OverloadedError              503 overloaded              the queue is full; try again later
 ├── NotReadyError                503 not-ready               no model is loaded yet
 ├── BundleError                  500 bad-bundle              a bundle is incomplete, altered or behaves otherwise
@@ -153,3 +154,10 @@ class FeedbackNotKeptError(ServingError):
 
     http_status = 503
     slug = "feedback-not-kept"
+
+
+class MetricsOffError(ServingError):
+    """This process keeps no numbers for Prometheus."""
+
+    http_status = 501
+    slug = "metrics-off"

@@ -87,6 +87,11 @@ FEEDBACK_ANSWER: dict[str, Any] = {
     "request_id": "9b1d6c0e4a7f4d2c8e5b3a1f0c9d7e6b",
     "feedback_id": "5d41402abc4b2a76b9719d911017c592",
 }
+METRICS_ANSWER = """\
+# HELP vlm_requests_total Requests answered, by HTTP status.
+# TYPE vlm_requests_total counter
+vlm_requests_total{status="200"} 1207.0
+"""
 
 PROBLEM_DETAILS = {
     "bad-picture": "files[1] (shoe.jpg): The picture is damaged or cut off. Send it again.",
@@ -104,6 +109,7 @@ PROBLEM_DETAILS = {
     "feedback-full": "The log of corrections holds 67,108,800 bytes; the limit is 67,108,864. Its operator must move "
     "files away or raise feedback_log_max_bytes.",
     "feedback-not-kept": "The correction could not be written (No space left on device). Send it again later.",
+    "metrics-off": "Numbers are kept elsewhere: MemoryMeters. Start with PrometheusMeters.",
     "internal-error": f"An unexpected error; the log has it under request id {_REQUEST_ID}. Report it.",
 }
 

@@ -23,6 +23,7 @@ TITLES = {
     "feedback-off": "Corrections are not kept here",
     "feedback-full": "No more corrections can be kept",
     "feedback-not-kept": "The correction could not be kept",
+    "metrics-off": "There are no numbers here",
     "not-found": "There is nothing at this address",
     "method-not-allowed": "The address does not take this method",
     "internal-error": "The server failed",

@@ -16,6 +16,7 @@ from vlm_serving.problems import problem, problem_of
 from vlm_serving.routes_captions import captions_router
 from vlm_serving.routes_chat import chat_router
 from vlm_serving.routes_feedback import feedback_router
+from vlm_serving.routes_metrics import metrics_router
 from vlm_serving.routes_models import models_router
 from vlm_serving.service import CaptionService
 
@@ -49,6 +50,7 @@ def create_web(
     web.include_router(captions_router(service_of))
     web.include_router(chat_router(service_of))
     web.include_router(feedback_router(service_of))
+    web.include_router(metrics_router(service_of))
     web.include_router(models_router(service_of, replica_of))
     describe(web, service_of)
 

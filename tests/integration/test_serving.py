@@ -161,6 +161,13 @@ def test_a_stream_comes_through_the_proxy(server: Server) -> None:
     assert "".join(delta.get("content", "") for delta in said) == own["text"] and lines[-1] == "data: [DONE]"
 
 
+def test_the_replicas_numbers_come_through_the_proxy(server: Server) -> None:
+    httpx.get(f"{server.http_url}/nowhere")
+    answer = httpx.get(f"{server.http_url}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'vlm_requests_total{status="404"} 1.0' in answer.text.splitlines()
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_picture_is_the_callers_problem(server: Server, name: str) -> None:
     data, status, slug, _ = BAD[name]
