@@ -135,11 +135,11 @@ def _validated(model: type[M], value: Any, where: str, *, strict: bool = False) 
     try:
         return model.model_validate(value, strict=strict)
     except ValidationError as error:
-        faults = [_fault(one, where) for one in error.errors(include_url=False)[:5]]
+        faults = [fault(one, where) for one in error.errors(include_url=False)[:5]]
         raise RequestError(f"In {where}: {'; '.join(faults)}. See /docs for the form.") from error
 
 
-def _fault(error: Mapping[str, Any], where: str) -> str:
+def fault(error: Mapping[str, Any], where: str) -> str:
     """What is wrong at which place, with the value that stands there if it is short."""
     value = error["input"]
     seen = f", not {value!r}" if isinstance(value, int | float | str) and len(repr(value)) <= 40 else ""

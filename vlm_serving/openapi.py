@@ -10,20 +10,16 @@ from pydantic.json_schema import models_json_schema
 
 from vlm_serving.chat_schemas import ChatBody
 from vlm_serving.config import ServingConfig
-from vlm_serving.errors import ServingError
+from vlm_serving.errors import RequestError, ServingError
 from vlm_serving.generation import GenerationOptions
 from vlm_serving.openapi_examples import problem_example
 from vlm_serving.options import bounds
 from vlm_serving.problems import MEDIA_TYPE, TITLES
-from vlm_serving.schemas import CaptionRequestBody, ProblemBody
+from vlm_serving.schemas import CaptionRequestBody, FeedbackBody, ProblemBody
 from vlm_serving.service import CaptionService
 
 REF = "#/components/schemas/{model}"
-READ_BY_HAND: tuple[type[BaseModel], ...] = (
-    CaptionRequestBody,
-    ChatBody,
-    ProblemBody,
-)  # bodies that FastAPI does not see
+READ_BY_HAND: tuple[type[BaseModel], ...] = (CaptionRequestBody, ChatBody, FeedbackBody, ProblemBody)  # by our own code
 
 
 def describe(web: FastAPI, service_of: Callable[[], CaptionService]) -> None:
@@ -35,6 +31,7 @@ def describe(web: FastAPI, service_of: Callable[[], CaptionService]) -> None:
         )
         _, schemas = models_json_schema([(one, "validation") for one in READ_BY_HAND], ref_template=REF)
         made.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+        _say_problem(made)
         config = service_of().config
         _limit(made, _most(config))
         made["components"]["schemas"]["CaptionRequestBody"]["properties"]["images"]["maxItems"] = config.max_pictures
@@ -106,6 +103,16 @@ def _most(config: ServingConfig) -> dict[str, float]:
     """The upper ends that the settings decide on; a model's own settings may lie above."""
     most = {name: limits[1] for name, limits in bounds(config, GenerationOptions(max_new_tokens=1)).items()}
     return {**{name: most[name] for name in ("max_new_tokens", "num_beams", "num_captions")}, "n": config.max_num_beams}
+
+
+def _say_problem(document: dict[str, Any]) -> None:
+    """FastAPI's own shape of a 422, which no route answers, gives way to ours."""
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    for path in document["paths"].values():
+        for operation in path.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                operation["responses"]["422"] = problems(RequestError)[422]
 
 
 def _limit(document: dict[str, Any], most: dict[str, float]) -> None:

@@ -38,7 +38,7 @@ HOW_TO = '{"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,…
 RESPONSES: dict[int | str, dict[str, Any]] = answer_example(CHAT_ANSWER) | problems(
     PictureError, RequestError, UnknownModelError, PictureFailedError, OverloadedError, NotReadyError
 )
-RESPONSES[200]["content"]["text/event-stream"] = {"schema": {"type": "string"}, "example": CHAT_STREAM}
+RESPONSES[200]["content"]["text/event-stream"] = {"example": CHAT_STREAM}
 
 
 def chat_router(service_of: Callable[[], CaptionService]) -> APIRouter:

@@ -212,7 +212,7 @@ class OpenAIErrorBody(BaseModel):
 
     message: str
     type: str
-    param: str | None
+    param: str | None = None
     code: str
 
 

@@ -6,11 +6,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
 from vlm_serving.envelope import Envelope
-from vlm_serving.errors import ServingError
+from vlm_serving.errors import RequestError, ServingError
+from vlm_serving.intake import fault
 from vlm_serving.openapi import describe
 from vlm_serving.problems import problem, problem_of
 from vlm_serving.routes_captions import captions_router
@@ -45,6 +47,7 @@ def create_web(
         description="Every answer names the model version that gave it. Errors are RFC 9457 problem documents.",
     )
     web.add_exception_handler(ServingError, _on_serving_error)
+    web.add_exception_handler(RequestValidationError, _on_validation_error)
     web.add_exception_handler(HTTPException, _on_http_exception)
     web.add_middleware(Envelope, service_of=service_of, own_request_id=own_request_id)
     web.include_router(captions_router(service_of))
@@ -73,6 +76,13 @@ async def _on_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
     request.state.reason = error.slug
     return problem_of(error, request.state.request_id)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    """FastAPI's own 422, of parameters that it reads itself, in the same shape."""
+    assert isinstance(error, RequestValidationError)
+    faults = [fault(one, "the request") for one in error.errors()[:5]]
+    return await _on_serving_error(request, RequestError(f"{'; '.join(faults)}. See /docs for the form."))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
