@@ -11,8 +11,9 @@ import httpx
 from PIL import Image
 
 from vlm_serving.config import ServingConfig
+from vlm_serving.engine import RunBatch, Submit
 from vlm_serving.request_log import RequestLog
-from vlm_serving.service import CaptionService, RunBatch, Submit
+from vlm_serving.service import CaptionService
 from vlm_serving.telemetry import MemoryMeters, Meters
 from vlm_serving.web import create_web
 

@@ -33,11 +33,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="start a Ray Serve of its own and serve until Ctrl-C"))
     _add_deploy(commands.add_parser("deploy", help="put a bundle on a standing Ray Serve, without dropping requests"))
     _add_caption(commands.add_parser("caption", help="caption picture files, one JSON object per line"))
+    _add_new_key(commands.add_parser("new-key", help="make an API key: the key for its user, its hash for the server"))
     return parser
 
 
+def _add_new_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="who will have it; it stands in logs")
+    parser.set_defaults(run=_new_key)
+
+
+def _new_key(options: argparse.Namespace) -> int:
+    from vlm_serving.security import key_line, new_key
+
+    key, digest = new_key()
+    line = key_line(options.name, digest)
+    print(f"key, shown once, for its user:\n  {key}\nline for the file that VLM_API_KEYS_FILE names:\n  {line}")
+    return 0
+
+
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, help="model bundle to deploy; without it one is deployed later")
+    parser.add_argument("--bundle", help="directory or models:/NAME@ALIAS to deploy; without it one is deployed later")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="HTTP port, 0 for a free one (default %(default)s)")
     parser.add_argument("--dashboard-port", type=int, default=8265, help="Ray dashboard, 0: free (default %(default)s)")
@@ -45,12 +60,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--request-log", type=Path, help="directory (default VLM_REQUEST_LOG, or DAGSTER_HOME's)")
     parser.add_argument("--num-cpus", type=int, help="CPUs that Ray may use (default: all)")
     parser.add_argument("--deploy-timeout-s", type=float, default=180.0, help="for --bundle (default %(default)s)")
+    parser.add_argument("--allow-anonymous", action="store_true", help="on --host of a network, without API keys")
     parser.add_argument("--worker-logs", action="store_true", help="show the replicas' log in this terminal")
     parser.set_defaults(run=_serve)
 
 
 def _add_deploy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, help="directory of the model bundle")
+    parser.add_argument("bundle", help="directory of the model bundle, models:/NAME@ALIAS, or s3://…")
     parser.add_argument(
         "--dashboard", default=os.environ.get("VLM_SERVE_ADDRESS", "http://127.0.0.1:8265"), help="Ray dashboard's URL"
     )
@@ -81,13 +97,13 @@ def _say(text: str) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> int:
-    from vlm_serving.bundle import open_bundle
+    from vlm_serving.bundle_source import pin_bundle
     from vlm_serving.deploying import deploy
 
-    version = open_bundle(options.bundle).version
-    _say(f"deploying {version} to {options.dashboard}")
-    deploy(options.dashboard, options.bundle, version, options=options.options, timeout_s=options.timeout_s)
-    _say(f"{version} serves")
+    pinned = pin_bundle(options.bundle)
+    _say(f"deploying {pinned.version} to {options.dashboard}")
+    deploy(options.dashboard, pinned.source, pinned.version, options=options.options, timeout_s=options.timeout_s)
+    _say(f"{pinned.version} serves")
     return 0
 
 

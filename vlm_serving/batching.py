@@ -7,10 +7,20 @@ batches of one queue up behind it. This one fills them; what that gave is in doc
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting(Generic[T, R]):
+    """An item, where its result goes, and since when it waits."""
+
+    item: T
+    future: asyncio.Future[R]
+    since_s: float  # time.monotonic()
 
 
 class Batcher(Generic[T, R]):
@@ -22,33 +32,38 @@ class Batcher(Generic[T, R]):
         self._run_batch = run_batch
         self._max_batch_size = max_batch_size
         self._wait_s = batch_wait_timeout_s
-        self._waiting: list[tuple[T, asyncio.Future[R], float]] = []
+        self._waiting: list[Waiting[T, R]] = []
         self._full = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, item: T) -> R:
         """Put an item into the next batch and wait for its result; an error of the batch is raised to all of it."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future, time.monotonic()))
+        entry = Waiting(item, future, time.monotonic())
+        self._waiting.append(entry)
         if len(self._waiting) >= self._max_batch_size:
             self._full.set()
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:  # the caller has left, or its time is over: its place is for others
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            raise
 
     async def _work(self) -> None:
         """Run batches until nobody waits."""
         while self._waiting:
             await self._fill()
-            batch = self._waiting[: self._max_batch_size]
+            batch = [one for one in self._waiting[: self._max_batch_size] if not one.future.done()]
             del self._waiting[: self._max_batch_size]
-            batch = [(item, future) for item, future, _ in batch if not future.done()]  # a caller may have left
             if batch:
                 await self._run(batch)
 
     async def _fill(self) -> None:
         """Wait for a full batch, but no longer than until the first item has waited `batch_wait_timeout_s`."""
-        left_s = self._wait_s - (time.monotonic() - self._waiting[0][2])
+        left_s = self._wait_s - (time.monotonic() - self._waiting[0].since_s)
         if len(self._waiting) >= self._max_batch_size or left_s <= 0:
             return
         self._full = asyncio.Event()
@@ -58,13 +73,13 @@ class Batcher(Generic[T, R]):
         except TimeoutError:
             return
 
-    async def _run(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+    async def _run(self, batch: list["Waiting[T, R]"]) -> None:
         try:
-            results = await self._run_batch([item for item, _ in batch])
-            for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
+            results = await self._run_batch([one.item for one in batch])
+            for one, result in zip(batch, results, strict=True):
+                if not one.future.done():
+                    one.future.set_result(result)
         except Exception as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+            for one in batch:
+                if not one.future.done():
+                    one.future.set_exception(error)

@@ -79,7 +79,7 @@ class Captioner:
         self.dtype = PRECISIONS[self.precision]
         loaded: Any = load_model(bundle.path, fused=attention == "fused") if model is None else model
         loaded = loaded.to(device=self.device, dtype=self.dtype).eval()
-        self.decoder = Decoder(loaded)
+        self.decoder = Decoder(loaded, graphs=model is None)  # a model in training changes under its graphs
         self.vision: Any = loaded.vision_model
         if model is None:
             pack_linears(self.vision)
@@ -177,32 +177,47 @@ class Captioner:
         Returns how many were checked; raises BundleError at the first that differs: then this machine's libraries
         do not see what the training machine saw, and the model must not serve here.
         """
+        entries = self._golden_entries()
+        for entry in entries:
+            self.check_golden_caption(entry, self.caption_pixels(self._golden_pixels(entry)[None])[0])
+        return len(entries)
+
+    def golden_picture(self) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+        """The first golden entry, for `check_golden_caption`, and its picture (3, H, W). Raises BundleError."""
+        entry = self._golden_entries()[0]
+        return entry, self._golden_pixels(entry)
+
+    def _golden_entries(self) -> list[dict[str, Any]]:
         path = self.bundle.path / GOLDEN
         if not path.is_file():
             raise BundleError(f"The bundle {self.bundle.path} has no {GOLDEN}; it cannot be checked before serving.")
-        entries = json.loads(path.read_text())
-        for entry in entries:
-            self._check_one(entry)
-        return len(entries)
+        return json.loads(path.read_text())
 
-    def _check_one(self, entry: dict[str, Any]) -> None:
+    def _golden_pixels(self, entry: dict[str, Any]) -> NDArray[np.uint8]:
         data = (self.bundle.path / entry["picture"]).read_bytes()
         pixels = decode_for_model(data, self.bundle.contract).pixels
         recorded = np.asarray(Image.open(self.bundle.path / entry["pixels"])).transpose(2, 0, 1)
         worst = int(np.abs(pixels.astype(np.int16) - recorded.astype(np.int16)).max())
-        where = f"Golden picture {entry['picture']} of bundle {self.version}"
+        where = self._golden_name(entry)
         if worst > GOLDEN_MAX_PIXEL_DIFFERENCE:
             raise BundleError(
                 f"{where}: preprocessing differs by {worst} grey levels (limit 1): check Pillow's and the "
                 "resizer's version."
             )
-        caption = self.caption_pixels(pixels[None])[0]
+        return pixels
+
+    def check_golden_caption(self, entry: dict[str, Any], caption: Caption) -> None:
+        """Compare what was said of a golden picture with what was recorded. Raises BundleError."""
+        where = self._golden_name(entry)
         cosine = _cosine(caption.embedding, np.asarray(entry["embedding"], dtype=np.float32))
         limit = GOLDEN_MIN_COSINE[self.precision]
         if cosine < limit:
             raise BundleError(f"{where}: the embedding's cosine is {cosine:.4f}, the limit {limit}: weights differ.")
         if self.precision == "fp32" and caption.text != entry["caption"]:
             raise BundleError(f"{where}: the caption is {caption.text!r}, recorded was {entry['caption']!r}.")
+
+    def _golden_name(self, entry: dict[str, Any]) -> str:
+        return f"Golden picture {entry['picture']} of bundle {self.version}"
 
 
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -7,45 +7,26 @@ copies them for every beam and reorders the copies at every step. What was said 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, scaled_dot_product_attention
 
+from vlm_serving.graphs import StepGraphs
+from vlm_serving.memory import Said
 from vlm_serving.packed import make_linear
 
 Linear = Callable[[Tensor], Tensor]
 
 
-@dataclass
-class Said:
-    """What the decoder remembers of R rows (pictures times beams) and their P pictures. Rows of a picture are
-    neighbours.
+class Decoder:
+    """Runs the decoder of a BlipForConditionalGeneration, with the weights that it has now: some are laid out anew.
+
+    On CUDA each word is one graph of kernels (`graphs`), launched as a whole. One search at a time.
     """
 
-    beams: int
-    length: int  # tokens of each row
-    own: Tensor  # keys and values of what was said: (2, layers, R, heads, longest, head_dim)
-    seen: list[Tensor]  # keys and values of the pictures, one tensor per layer: (2, P, heads, T, head_dim)
-
-    def reorder(self, rows: Tensor) -> None:
-        """Row n becomes what row `rows[n]` was, of the same picture. (R,) int64"""
-        said = self.own[..., : self.length, :]
-        said.copy_(said.index_select(2, rows))
-
-    def keep(self, pictures: Tensor) -> None:
-        """Forget all but these pictures. (P',) int64"""
-        rows = (pictures[:, None] * self.beams + torch.arange(self.beams, device=pictures.device)).flatten()
-        self.own = self.own.index_select(2, rows)
-        self.seen = [both.index_select(1, pictures) for both in self.seen]
-
-
-class Decoder:
-    """Runs the decoder of a BlipForConditionalGeneration, with the weights that it has now: some are laid out anew."""
-
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, graphs: bool = True) -> None:
         language_model = model.text_decoder
         config = language_model.config
         self.heads: int = config.num_attention_heads
@@ -57,19 +38,33 @@ class Decoder:
         self._places: Tensor = embeddings.position_embeddings.weight.detach()
         self._embedded = _norm(embeddings.LayerNorm)
         self._layers = [_Layer(layer) for layer in language_model.bert.encoder.layer]
+        self.layers = len(self._layers)
         head = language_model.cls.predictions
         self._transform = make_linear(head.transform.dense, then_gelu=True)
         self._transformed = _norm(head.transform.LayerNorm)
         self._to_words = make_linear(head.decoder)
+        self._graphs = StepGraphs(self) if graphs and self._words.is_cuda else None
 
-    def look(self, states: Tensor, beams: int, longest: int) -> Said:
+    def look(self, states: Tensor, beams: int, longest: int) -> "Said":
         """Read pictures as the vision encoder left them, (P, T, D), for captions of up to `longest` tokens."""
-        seen = [self._split(layer.read_picture(states), 2).contiguous() for layer in self._layers]
-        size = (2, len(self._layers), states.shape[0] * beams, self.heads, longest, self.head_dim)
-        return Said(beams, 0, states.new_empty(size), seen)
+        if self._graphs:
+            return self._graphs.look(states, beams, longest)
+        size = (2, self.layers, states.shape[0] * beams, self.heads, longest, self.head_dim)
+        return Said(beams, 0, states.new_empty(size), [self.read(layer, states) for layer in range(self.layers)])
+
+    def read(self, layer: int, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of pictures (P, T, D) for one layer, (P, heads, T, head_dim) each."""
+        keys, values = self._split(self._layers[layer].read_picture(states), 2).contiguous().unbind(0)
+        return keys, values
 
     def say(self, said: Said, tokens: Tensor) -> Tensor:
         """Append tokens to every row, (R, S) int64; returns the next word's logits, (R, V) float32."""
+        if self._graphs and tokens.shape[1] == 1:
+            return self._graphs.say(said, tokens)
+        return self.next_word(said, tokens)
+
+    def next_word(self, said: Said, tokens: Tensor) -> Tensor:
+        """The same, one kernel at a time."""
         return self._to_words(self._transformed(self._transform(self._hidden(said, tokens)[:, -1]))).float()
 
     def looked(self, states: Tensor, tokens: Tensor) -> Tensor:
@@ -80,26 +75,23 @@ class Decoder:
         said = self.look(states, 1, tokens.shape[1])
         last = self._layers[-1]
         query = self._split(last.ask_picture(self._hidden(said, tokens, up_to_picture=True)), 1)[0]
-        return _weights(query, said.seen[-1][0]).view(*query.shape[:3], -1)
+        return _weights(query, said.seen[-1][0][: len(query)]).view(*query.shape[:3], -1)
 
     def _hidden(self, said: Said, tokens: Tensor, up_to_picture: bool = False) -> Tensor:
         """(R, S) -> the last layer's states, (R, S, D); `up_to_picture`: those with which it turns to the picture."""
-        start, end = said.length, said.length + tokens.shape[1]
-        said.length = end
-        x = self._embedded(embedding(tokens, self._words) + self._places[start:end])
-        rows, steps, _ = x.shape
+        rows, steps = tokens.shape
+        x = self._embedded(embedding(tokens, self._words) + said.advance(self._places, steps))
         for number, layer in enumerate(self._layers):
             query, key, value = self._split(layer.ask(x), 3)
-            said.own[0, number, :, :, start:end], said.own[1, number, :, :, start:end] = key, value
-            past_keys, past_values = said.own[:, number, :, :, :end].unbind(0)
-            context = _attend(query, past_keys, past_values, causal=steps > 1)
+            keys, values, readable = said.remember(number, key, value)
+            context = _attend(query, keys, values, readable, causal=steps > 1)
             x = layer.answered(layer.answer(_joined(context)) + x)
             if up_to_picture and layer is self._layers[-1]:
                 break
             # the beams of a picture, and the tokens of a prompt, are queries of one attention to that picture
             query = self._split(layer.ask_picture(x).view(-1, said.beams * steps, self.width), 1)[0]
-            keys, values = said.seen[number].unbind(0)
-            context = _attend(query, keys, values)
+            keys, values = said.seen[number]
+            context = _attend(query, keys[: len(query)], values[: len(query)])
             x = layer.seen(layer.see(_joined(context)).view(rows, steps, self.width) + x)
             x = layer.thought(layer.think(x) + x)
         return x
@@ -131,10 +123,12 @@ def _norm(module: torch.nn.LayerNorm) -> Linear:
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v over (N, heads, S, head_dim)."""
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, readable: Tensor | None = None, *, causal: bool = False
+) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over (N, heads, S, head_dim). `readable`: bool, of the keys; on CUDA only."""
     if query.is_cuda:
-        return scaled_dot_product_attention(query, key, value, is_causal=causal)
+        return scaled_dot_product_attention(query, key, value, attn_mask=readable, is_causal=causal)
     weights = _weights(query, key, causal)
     return torch.bmm(weights, value.flatten(0, 1)).view(query.shape)
 

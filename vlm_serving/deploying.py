@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from vlm_serving.bundle_source import is_directory
 from vlm_serving.errors import DeployFailedError
 
 APPLICATION = "captioner"
 DEPLOYMENT = "Captioner"
-IMPORT_PATH = "vlm_serving.app:build"
+IMPORT_PATH = "vlm_serving.app:build_app"
 REST_PATH = "/api/serve/applications/"
 POLL_S = 0.25
 START_S = 10.0
@@ -41,26 +42,32 @@ def deploy(
 
     `options` are settings of vlm_serving.config.ServingConfig; changing them replaces the replicas, None keeps those
     of the running application. `http_url` is where Serve answers if its own settings do not tell (a cluster's service).
+    `bundle_dir` may also be an address, see vlm_serving.bundle_source: then replicas fetch it, each machine for itself.
     Raises DeployFailedError; a bundle that the replicas refuse is taken back, so that the model before serves on and
     new replicas start with it.
     """
     rollout = Rollout(dashboard_url, version, timeout_s, http_url)
     with rollout.client:
-        rollout.run(Path(bundle_dir).resolve(), options)
+        address = str(bundle_dir)
+        rollout.run(str(Path(address).resolve()) if is_directory(address) else address, options)
 
 
 def application_config(
-    previous: Mapping[str, Any] | None, bundle_dir: Path, version: str, options: Mapping[str, Any] | None
+    previous: Mapping[str, Any] | None, bundle: str, version: str, options: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """One application of a Serve config; equal to `previous` but for what has to change."""
     settings = dict(options) if options is not None else dict((previous or {}).get("args") or {})
+    deployments = {one["name"]: dict(one) for one in (previous or {}).get("deployments") or []}
+    user_config = (deployments.get(DEPLOYMENT) or {}).get("user_config") or {}
+    user_config = {**user_config, "bundle": bundle, "version": version}
+    deployments[DEPLOYMENT] = {**deployments.get(DEPLOYMENT, {}), "name": DEPLOYMENT, "user_config": user_config}
     return {
         **(previous or {}),
         "name": APPLICATION,
         "route_prefix": "/",
         "import_path": IMPORT_PATH,
         "args": settings,
-        "deployments": [{"name": DEPLOYMENT, "user_config": {"bundle": str(bundle_dir), "version": version}}],
+        "deployments": list(deployments.values()),
     }
 
 
@@ -75,11 +82,11 @@ class Rollout:
         self.timeout_s = timeout_s
         self.client = httpx.Client(timeout=REQUEST_TIMEOUT_S, headers=auth_headers(), trust_env=False)
 
-    def run(self, bundle_dir: Path, options: Mapping[str, Any] | None) -> None:
+    def run(self, bundle: str, options: Mapping[str, Any] | None) -> None:
         """Deploy and wait; see `deploy`."""
         details = self._details_when_up()
         previous = _deployed(details)
-        self._put(details, application_config(previous, bundle_dir, self.version, options))
+        self._put(details, application_config(previous, bundle, self.version, options))
         try:
             self._wait()
         except DeployFailedError as error:
@@ -98,7 +105,7 @@ class Rollout:
                 raise DeployFailedError(f"Ray Serve did not take bundle {self.version}: {essence(told)}")
             replicas = _running_replicas(application)
             http_url = self.http_url or serve_url(details, self.dashboard_url)
-            if replicas and self._all_serve(http_url, replicas) and application.get("status") == "RUNNING":
+            if self._all_serve(http_url, replicas) and application.get("status") == "RUNNING":
                 return
             time.sleep(POLL_S)
         raise DeployFailedError(
@@ -107,11 +114,14 @@ class Rollout:
         )
 
     def _all_serve(self, http_url: str, replicas: set[str]) -> bool:
-        """Ask until each replica has told the version wanted; several times, for Serve chooses who answers."""
+        """Ask until each replica has told the version wanted; several times, for Serve chooses who answers.
+
+        Where all of them sleep, the question wakes one, which is there when it is asked again.
+        """
         missing = set(replicas)
-        for _ in range(4 * len(replicas)):
+        for _ in range(4 * max(1, len(replicas))):
             try:
-                answer = httpx.get(f"{http_url}/readyz", timeout=REQUEST_TIMEOUT_S, trust_env=False)
+                answer = httpx.get(f"{http_url}/readyz?fresh=true", timeout=REQUEST_TIMEOUT_S, trust_env=False)
                 state = answer.json()
             except (httpx.HTTPError, ValueError):
                 return False
@@ -121,7 +131,7 @@ class Rollout:
                 return False
             missing.discard(state.get("replica", ""))
             if not missing:
-                return True
+                return bool(replicas)
         return False
 
     def _details_when_up(self) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Envelope:
             log_event(
                 "request",
                 request_id=state["request_id"],
+                caller=state.get("caller", ""),
                 method=scope["method"],
                 path=scope["path"],
                 status=status,

@@ -5,10 +5,16 @@ ServingError                     500 internal-error
 │   ├── PictureTooLargeError     413 picture-too-large       too many bytes or pixels
 │   └── UnsupportedPictureError  415 unsupported-picture     not one of the formats allowed
 ├── RequestError                 422 bad-request             the request's shape or options are wrong
+│   ├── UrlRefusedError          422 url-refused             a picture's URL is none that may be fetched
+│   ├── UrlFailedError           422 url-failed              a picture's URL could not be fetched
 │   ├── MalformedRequestError    400 malformed-request       the body is not what its content type says
 │   ├── BodyTooLargeError        413 body-too-large          the body has more bytes than allowed
 │   └── MediaTypeError           415 unsupported-media-type  the content type is none that is read
+├── UnauthorizedError            401 unauthorized            no API key, or none that is known
+├── RateLimitedError             429 rate-limited            the caller has sent as many requests as it may
 ├── UnknownModelError            404 unknown-model           no model has this name
+├── DeadlineExceededError        504 deadline-exceeded       it took longer than the request or the settings allow
+├── ClientGoneError              499 client-gone             who asked has closed the connection; for the log only
 ├── PictureFailedError           500 captioning-failed       the model raised on a picture that decoded well
 ├── FeedbackOffError             501 feedback-off            corrections are not kept here
 ├── FeedbackFullError            507 feedback-full           the log of corrections has reached its limit
@@ -18,6 +24,7 @@ ServingError                     500 internal-error
 ├── NotReadyError                503 not-ready               no model is loaded yet
 ├── BundleError                  500 bad-bundle              a bundle is incomplete, altered or behaves otherwise
 ├── DeployFailedError            a deployment was not reached or refused; what Serve or the replica said
+├── SettingsError                settings of the server that cannot be used
 ├── PortInUseError               a port that was asked for is taken
 └── CaptionRequestError          the client's: the server refused or failed, or was not reached
 """
@@ -74,6 +81,40 @@ class UnknownModelError(ServingError):
     slug = "unknown-model"
 
 
+class UnauthorizedError(ServingError):
+    """The request carries no API key, or none that is known."""
+
+    http_status = 401
+    slug = "unauthorized"
+
+
+class RateLimitedError(ServingError):
+    """The caller has sent as many requests as it may."""
+
+    http_status = 429
+    slug = "rate-limited"
+
+
+class SettingsError(ServingError):
+    """Settings of the server that cannot be used; all faults in one text."""
+
+    slug = "bad-settings"
+
+
+class DeadlineExceededError(ServingError):
+    """The answer was not there in time."""
+
+    http_status = 504
+    slug = "deadline-exceeded"
+
+
+class ClientGoneError(ServingError):
+    """Who asked has closed the connection. Nobody reads the answer; the status is for log and metrics."""
+
+    http_status = 499
+    slug = "client-gone"
+
+
 class NotReadyError(ServingError):
     """No model is loaded yet."""
 
@@ -100,6 +141,18 @@ class DeployFailedError(ServingError):
     """Ray Serve could not be reached, or did not take the bundle. The text carries what Serve or the replica said."""
 
     slug = "deploy-failed"
+
+
+class UrlRefusedError(RequestError):
+    """A picture's URL is none that may be fetched."""
+
+    slug = "url-refused"
+
+
+class UrlFailedError(RequestError):
+    """A picture's URL may be fetched and could not be."""
+
+    slug = "url-failed"
 
 
 class MalformedRequestError(RequestError):

@@ -21,16 +21,16 @@ from vlm_serving.errors import (
     PictureTooLargeError,
     RequestError,
 )
-from vlm_serving.schemas import CaptionRequestBody, OptionsBody
+from vlm_serving.schemas import AskedBody, CaptionRequestBody
 from vlm_serving.service import Upload, named
 
 M = TypeVar("M", bound=BaseModel)
 ACCEPTED = "multipart/form-data with fields 'files', application/json, or a picture as the body (image/*)"
 
 
-async def read_request(request: Request, config: ServingConfig) -> tuple[list[Upload], OptionsBody]:
-    """Read pictures and options of a POST. Options come from the query, and in JSON from `options`, which wins; those
-    that were not asked for are None.
+async def read_request(request: Request, config: ServingConfig) -> tuple[list[Upload], AskedBody]:
+    """Read pictures, options and the model's name of a POST. Options come from the query, and in JSON from `options`,
+    which wins; those that were not asked for are None. So does `model`.
 
     Raises MediaTypeError, BodyTooLargeError, MalformedRequestError, RequestError, PictureError.
     """
@@ -42,6 +42,7 @@ async def read_request(request: Request, config: ServingConfig) -> tuple[list[Up
         body = await _json(request, CaptionRequestBody, config.max_body_bytes)
         uploads = await _from_json(body, config)
         options = options.model_copy(update=body.options.model_dump(exclude_none=True))
+        options = options.model_copy(update={"model": body.model or options.model})
     elif kind.startswith("image/") or kind == "application/octet-stream":
         uploads = [Upload("body", await _body(request, min(config.max_body_bytes, config.max_picture_bytes), True))]
     else:
@@ -49,11 +50,11 @@ async def read_request(request: Request, config: ServingConfig) -> tuple[list[Up
     return uploads, options
 
 
-def _query_options(query: Mapping[str, str]) -> OptionsBody:
-    unknown = sorted(set(query) - set(OptionsBody.model_fields))
+def _query_options(query: Mapping[str, str]) -> AskedBody:
+    unknown = sorted(set(query) - set(AskedBody.model_fields))
     if unknown:
-        raise RequestError(f"Unknown query parameters {unknown}; known are {sorted(OptionsBody.model_fields)}.")
-    return _validated(OptionsBody, dict(query), "the query")
+        raise RequestError(f"Unknown query parameters {unknown}; known are {sorted(AskedBody.model_fields)}.")
+    return _validated(AskedBody, dict(query), "the query")
 
 
 async def _stream(request: Request, max_bytes: int, picture: bool = False) -> AsyncGenerator[bytes, None]:

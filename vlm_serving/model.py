@@ -62,6 +62,9 @@ class FusedTextAttention(BlipTextSelfAttention):
 
     def _key_value(self, own: Tensor, other: Tensor | None, past: Any) -> tuple[Tensor, Tensor]:
         """Keys and values; those of the picture are computed once per generation and then read from the cache."""
+        if past is None:  # in training; what follows differs from layer to layer, and torch.compile would see it
+            source = own if other is None else other
+            return self._heads(self.key(source)), self._heads(self.value(source))
         cache, layer_idx = past, int(self.layer_idx or 0)
         if isinstance(past, EncoderDecoderCache):
             cache = past.self_attention_cache if other is None else past.cross_attention_cache
@@ -70,10 +73,9 @@ class FusedTextAttention(BlipTextSelfAttention):
                 return layer.keys, layer.values
         source = own if other is None else other
         key, value = self._heads(self.key(source)), self._heads(self.value(source))
-        if cache is not None:
-            key, value = cache.update(key, value, layer_idx)
-            if other is not None and isinstance(past, EncoderDecoderCache):
-                past.is_updated[layer_idx] = True
+        key, value = cache.update(key, value, layer_idx)
+        if other is not None and isinstance(past, EncoderDecoderCache):
+            past.is_updated[layer_idx] = True
         return key, value
 
 

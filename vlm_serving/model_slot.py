@@ -36,12 +36,21 @@ class ModelSlot:
         """Version of the model that answers; empty if there is none yet."""
         return self._captioner.version if self._captioner else ""
 
+    @property
+    def captioner(self) -> Captioner | None:
+        """The model that answers, if there is one."""
+        return self._captioner
+
     def current(self) -> Captioner:
         """The model that answers. Raises NotReadyError before the first one is in."""
         if self._captioner is None:
             reason = self.state.error or "its bundle is still being loaded"
             raise NotReadyError(f"No model serves yet: {reason}. Try again in a few seconds; GET /readyz tells more.")
         return self._captioner
+
+    def refuse(self, error: Exception, asked: str) -> None:
+        """Remember why `asked`, a version or address, was not taken."""
+        self.state = SlotState(error=str(error) or repr(error), refused=asked)
 
     def put(self, bundle: str, version: str = "") -> str:
         """Load `bundle` (blocking, seconds), check its golden vectors, then let it answer; returns its version.
@@ -56,7 +65,7 @@ class ModelSlot:
             try:
                 captioner = self._load(bundle, version)
             except Exception as error:
-                self.state = SlotState(error=str(error) or repr(error), refused=version or bundle)
+                self.refuse(error, version or bundle)
                 raise _as_bundle_error(error, bundle) from error
             self._captioner, self.state = captioner, SlotState()
             _free_memory()

@@ -10,7 +10,19 @@ from pydantic.json_schema import models_json_schema
 
 from vlm_serving.chat_schemas import ChatBody
 from vlm_serving.config import ServingConfig
-from vlm_serving.errors import RequestError, ServingError
+from vlm_serving.connection import TIMEOUT_HEADER
+from vlm_serving.errors import (
+    DeadlineExceededError,
+    NotReadyError,
+    OverloadedError,
+    PictureError,
+    PictureFailedError,
+    RateLimitedError,
+    RequestError,
+    ServingError,
+    UnauthorizedError,
+    UnknownModelError,
+)
 from vlm_serving.generation import GenerationOptions
 from vlm_serving.openapi_examples import problem_example
 from vlm_serving.options import bounds
@@ -54,6 +66,20 @@ def json_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]
 def answer_example(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     """`responses` of a route: what it answers if all is well."""
     return {200: {"content": {"application/json": {"example": example}}}}
+
+
+GUARD: tuple[type[ServingError], ...] = (UnauthorizedError, RateLimitedError)  # before every route but the probes
+CAPTIONING: tuple[type[ServingError], ...] = (
+    *GUARD, PictureError, RequestError, PictureFailedError, UnknownModelError, OverloadedError, NotReadyError,
+    DeadlineExceededError,
+)  # fmt: skip
+TIMEOUT_PARAMETER: dict[str, Any] = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "How long the caller waits, seconds; then the request is dropped and answered 504.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
 
 
 def problems(*errors: type[ServingError]) -> dict[int | str, dict[str, Any]]:

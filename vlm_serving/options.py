@@ -31,6 +31,12 @@ def bounds(config: ServingConfig, own: GenerationOptions) -> dict[str, tuple[flo
     }
 
 
+def options_to_send(asked: Mapping[str, Any], own: GenerationOptions, config: ServingConfig) -> dict[str, Any]:
+    """By name those of `chosen_options` that were asked for or gave way; the rest is left to whatever model answers."""
+    chosen = chosen_options(asked, own, config)
+    return {name: value for name, value in vars(chosen).items() if name in asked or value != getattr(own, name)}
+
+
 def chosen_options(asked: Mapping[str, Any], own: GenerationOptions, config: ServingConfig) -> GenerationOptions:
     """`asked` over the bundle's `own`. What was not asked for gives way: as many beams as captions, no fewer tokens at
     least than at most. Raises RequestError with every fault at once.

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from vlm_serving.captioner import Caption
-from vlm_serving.errors import NotReadyError, OverloadedError, PictureError, PictureFailedError, RequestError
+from vlm_serving.connection import asked_timeout_s, while_connected
 from vlm_serving.intake import read_request
-from vlm_serving.openapi import answer_example, problems, query_parameters, ref
+from vlm_serving.openapi import CAPTIONING, TIMEOUT_PARAMETER, answer_example, problems, query_parameters, ref
 from vlm_serving.openapi_examples import CAPTIONS_ANSWER, CAPTIONS_ASKED
 from vlm_serving.schemas import (
     AlternativeBody,
+    AskedBody,
     CaptionBody,
     CaptionRequestBody,
     CaptionResponse,
@@ -28,7 +29,7 @@ _FILE = {"type": "string", "format": "binary"}
 _RAW = {"schema": _FILE}
 _FORM = {"type": "object", "required": ["files"], "properties": {"files": {"type": "array", "items": _FILE}}}
 WAYS_IN: dict[str, Any] = {
-    "parameters": query_parameters(OptionsBody),
+    "parameters": [*query_parameters(AskedBody), TIMEOUT_PARAMETER],
     "requestBody": {
         "required": True,
         "content": {
@@ -43,7 +44,6 @@ WAYS_IN: dict[str, Any] = {
         },
     },
 }
-PROBLEMS = problems(PictureError, RequestError, PictureFailedError, OverloadedError, NotReadyError)
 
 
 def captions_router(service_of: Callable[[], CaptionService]) -> APIRouter:
@@ -55,19 +55,24 @@ def captions_router(service_of: Callable[[], CaptionService]) -> APIRouter:
         summary="Caption one or more pictures",
         response_model=CaptionResponse,
         openapi_extra=WAYS_IN,
-        responses=answer_example(CAPTIONS_ANSWER) | PROBLEMS,
+        responses=answer_example(CAPTIONS_ANSWER) | problems(*CAPTIONING),
     )
     async def captions(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         """All pictures of a request are captioned, or none: the problem then names the first that cannot be read."""
         started_s = time.perf_counter()
         service = service_of()
-        service.slot.current()  # without a model there is no point in reading the body
+        service.require_model()  # without one there is no point in reading the body
+        timeout_s = asked_timeout_s(request.headers, service.config.deadline_s)
         uploads, options = await read_request(request, service.config)
         request_id: str = request.state.request_id
-        answer = await service.caption(uploads, request_id, options.search(), explain=bool(options.explain))
+        work = service.caption(
+            uploads, request_id, options.search(), model=options.model or "", explain=bool(options.explain),
+            timeout_s=timeout_s,
+        )  # fmt: skip
+        answer = await while_connected(request, work)
         body = CaptionResponse(
             request_id=request_id,
-            model=ModelBody(name=service.config.model_name, version=answer.version),
+            model=ModelBody(name=answer.model, version=answer.version),
             captions=caption_bodies(answer, request_id, options),
             timings_ms=timings(answer, started_s),
         )

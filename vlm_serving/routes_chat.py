@@ -19,25 +19,17 @@ from vlm_serving.chat_schemas import (
 )
 from vlm_serving.chat_stream import events
 from vlm_serving.config import ServingConfig
-from vlm_serving.errors import (
-    NotReadyError,
-    OverloadedError,
-    PictureError,
-    PictureFailedError,
-    RequestError,
-    UnknownModelError,
-)
+from vlm_serving.connection import asked_timeout_s, while_connected
+from vlm_serving.errors import RequestError
 from vlm_serving.intake import picture_at, read_json
-from vlm_serving.openapi import answer_example, json_body, problems
+from vlm_serving.openapi import CAPTIONING, TIMEOUT_PARAMETER, answer_example, json_body, problems
 from vlm_serving.openapi_examples import CHAT_ANSWER, CHAT_ASKED, CHAT_STREAM
 from vlm_serving.routes_captions import timings
-from vlm_serving.routes_models import check_model
+from vlm_serving.routes_models import model_named
 from vlm_serving.service import Answer, CaptionService, Upload
 
 HOW_TO = '{"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,…"}}'
-RESPONSES: dict[int | str, dict[str, Any]] = answer_example(CHAT_ANSWER) | problems(
-    PictureError, RequestError, UnknownModelError, PictureFailedError, OverloadedError, NotReadyError
-)
+RESPONSES: dict[int | str, dict[str, Any]] = answer_example(CHAT_ANSWER) | problems(*CAPTIONING)
 RESPONSES[200]["content"]["text/event-stream"] = {"example": CHAT_STREAM}
 
 
@@ -49,7 +41,7 @@ def chat_router(service_of: Callable[[], CaptionService]) -> APIRouter:
         "/v1/chat/completions",
         summary="Caption pictures for an OpenAI client",
         response_model=ChatCompletionBody,
-        openapi_extra=json_body(ChatBody, CHAT_ASKED),
+        openapi_extra={"parameters": [TIMEOUT_PARAMETER], **json_body(ChatBody, CHAT_ASKED)},
         responses=RESPONSES,
     )
     async def chat(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -59,13 +51,16 @@ def chat_router(service_of: Callable[[], CaptionService]) -> APIRouter:
         """
         started_s = time.perf_counter()
         service = service_of()
-        service.slot.current()  # without a model there is no point in reading the body
+        service.require_model()  # without one there is no point in reading the body
+        timeout_s = asked_timeout_s(request.headers, service.config.deadline_s)
         body = await read_json(request, ChatBody, service.config.max_body_bytes)
-        check_model(service, body.model)
+        model = await model_named(service, body.model)
         uploads = await _pictures(body, service.config)
         request_id: str = request.state.request_id
-        answer = await service.caption(uploads, request_id, body.search(service.config.max_new_tokens))
-        completion = _completion(answer, service.config.model_name, request_id, started_s)
+        asked = body.search(service.config.max_new_tokens)
+        work = service.caption(uploads, request_id, asked, model=model, timeout_s=timeout_s)
+        answer = await while_connected(request, work)
+        completion = _completion(answer, request_id, started_s)
         request.state.timings_ms = completion.timings_ms
         headers = {"x-model-version": answer.version}
         if body.stream:
@@ -95,14 +90,14 @@ async def _pictures(body: ChatBody, config: ServingConfig) -> list[Upload]:
     ]
 
 
-def _completion(answer: Answer, model_name: str, request_id: str, started_s: float) -> ChatCompletionBody:
+def _completion(answer: Answer, request_id: str, started_s: float) -> ChatCompletionBody:
     ranked = list(zip(*(_told(caption) for caption in answer.captions), strict=True))
     read = sum(caption.read_token_count for caption in answer.captions)
     said = sum(one.token_count for choice in ranked for one in choice)
     return ChatCompletionBody(
         id=request_id,
         created=int(time.time()),
-        model=model_name,
+        model=answer.model,
         system_fingerprint=answer.version,
         choices=[_choice(index, one) for index, one in enumerate(ranked)],
         usage=UsageBody(prompt_tokens=read, completion_tokens=said, total_tokens=read + said),

@@ -14,7 +14,7 @@ from vlm_serving.errors import (
 )
 from vlm_serving.feedback_log import FeedbackRow
 from vlm_serving.intake import read_json
-from vlm_serving.openapi import answer_example, json_body, problems
+from vlm_serving.openapi import GUARD, answer_example, json_body, problems
 from vlm_serving.openapi_examples import FEEDBACK_ANSWER, FEEDBACK_ASKED
 from vlm_serving.schemas import FeedbackAnswerBody, FeedbackBody
 from vlm_serving.service import CaptionService
@@ -32,7 +32,7 @@ def feedback_router(service_of: Callable[[], CaptionService]) -> APIRouter:
         response_model=FeedbackAnswerBody,
         openapi_extra=json_body(FeedbackBody, FEEDBACK_ASKED),
         responses=answer_example(FEEDBACK_ANSWER)
-        | problems(RequestError, FeedbackOffError, FeedbackFullError, FeedbackNotKeptError),
+        | problems(*GUARD, RequestError, FeedbackOffError, FeedbackFullError, FeedbackNotKeptError),
     )
     async def feedback(request: Request) -> FeedbackAnswerBody:  # pyright: ignore[reportUnusedFunction]
         """The answer says that the correction is on the disk. Sending it again changes nothing; another text for the
@@ -49,7 +49,7 @@ def feedback_router(service_of: Callable[[], CaptionService]) -> APIRouter:
             caption=" ".join(body.caption.split()),
             rating=body.rating,
             reason=" ".join((body.reason or "").split()),
-            key_name=getattr(request.state, "key_name", ""),
+            key_name=getattr(request.state, "caller", ""),
         )
         if await asyncio.to_thread(service.feedback.append, row):
             service.meters.count("vlm_feedback")

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from vlm_serving.errors import MetricsOffError
-from vlm_serving.openapi import problems
+from vlm_serving.openapi import GUARD, problems
 from vlm_serving.openapi_examples import METRICS_ANSWER
 from vlm_serving.prometheus_meters import MEDIA_TYPE, PrometheusMeters
 from vlm_serving.service import CaptionService
@@ -27,7 +27,7 @@ def metrics_router(service_of: Callable[[], CaptionService]) -> APIRouter:
         summary="This replica's numbers, for Prometheus",
         response_class=MetricsResponse,
         responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": METRICS_ANSWER}}}}
-        | problems(MetricsOffError),
+        | problems(*GUARD, MetricsOffError),
     )
     async def metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
         """Of the one replica that answers. Where there are several, let Prometheus scrape Ray's port: it has all."""

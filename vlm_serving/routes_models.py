@@ -7,7 +7,8 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from vlm_serving.errors import NotReadyError, UnknownModelError
-from vlm_serving.openapi import answer_example, problems
+from vlm_serving.exchange import ModelCard
+from vlm_serving.openapi import GUARD, answer_example, problems
 from vlm_serving.openapi_examples import MODEL_ANSWER, MODELS_ANSWER, READY_ANSWER
 from vlm_serving.schemas import ModelBody, ModelCardBody, ModelsBody, ReadyBody, StatusBody
 from vlm_serving.service import CaptionService
@@ -36,59 +37,62 @@ def models_router(service_of: Callable[[], CaptionService], replica_of: Callable
         responses=answer_example(READY_ANSWER)
         | {503: {"model": ReadyBody, "description": "Not yet; the body tells why"}, 500: problems()[500]},
     )
-    async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        """503 until a bundle is loaded and its golden vectors are reproduced."""
+    async def readyz(fresh: bool = False) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        """503 until a bundle is loaded and its golden vectors are reproduced. `fresh` wakes a replica that sleeps."""
         service = service_of()
-        slot, state = service.slot, service.slot.state
+        state = await service.state(fresh)
+        card = state.cards.get(state.default)
         body = ReadyBody(
-            ready=bool(slot.version),
-            model=ModelBody(name=service.config.model_name, version=slot.version),
-            replica=replica_of(),
+            ready=card is not None,
+            model=ModelBody(name=state.default, version=card.version if card else ""),
+            replica=state.replica or replica_of(),
             loading=state.loading,
             error=state.error,
             refused=state.refused,
         )
-        headers = {"x-model-version": slot.version} if slot.version else {"retry-after": "2"}
-        return JSONResponse(body.model_dump(), 200 if slot.version else 503, headers)
+        headers = {"x-model-version": card.version} if card else {"retry-after": "2"}
+        return JSONResponse(body.model_dump(), 200 if card else 503, headers)
 
     @router.get(
         "/v1/models",
-        summary="Which model answers",
+        summary="Which models answer",
         response_model=ModelsBody,
-        responses=answer_example(MODELS_ANSWER) | problems(NotReadyError),
+        responses=answer_example(MODELS_ANSWER) | problems(*GUARD, NotReadyError),
     )
     async def models(response: Response) -> ModelsBody:  # pyright: ignore[reportUnusedFunction]
-        """The same twice: `models` by name and version, `data` as OpenAI's clients read it."""
-        card = _card(service_of())
-        response.headers["x-model-version"] = card.version
-        return ModelsBody(models=[ModelBody(name=card.id, version=card.version)], data=[card])
+        """The first is the one that answers if a request names none. The same twice: `models` by name and version,
+        `data` as OpenAI's clients read it.
+        """
+        state = await service_of().state()
+        first = state.card()
+        cards = [first, *(card for _, card in sorted(state.cards.items()) if card is not first)]
+        response.headers["x-model-version"] = first.version
+        return ModelsBody(
+            models=[ModelBody(name=card.name, version=card.version) for card in cards],
+            data=[_body(card) for card in cards],
+        )
 
     @router.get(
         "/v1/models/{name}",
         summary="One model, by its name or version",
         response_model=ModelCardBody,
-        responses=answer_example(MODEL_ANSWER) | problems(NotReadyError, UnknownModelError),
+        responses=answer_example(MODEL_ANSWER) | problems(*GUARD, NotReadyError, UnknownModelError),
     )
     async def model(name: str, response: Response) -> ModelCardBody:  # pyright: ignore[reportUnusedFunction]
         """As OpenAI's clients ask for it."""
         service = service_of()
-        check_model(service, name)
-        card = _card(service)
+        card = await service.card(await model_named(service, name))
         response.headers["x-model-version"] = card.version
-        return card
+        return _body(card)
 
     return router
 
 
-def check_model(service: CaptionService, name: str) -> None:
-    """Raise UnknownModelError unless the model that answers has this name or version; NotReadyError without one."""
-    version = service.slot.current().version
-    if name not in (service.config.model_name, version):
-        raise UnknownModelError(
-            f"There is no model {name[:80]!r} here; there is {service.config.model_name!r}, version {version}."
-        )
+async def model_named(service: CaptionService, name: str) -> str:
+    """The name of the model that is called so or has this version; `name` itself if none is known."""
+    cards = (await service.state()).cards
+    return next((card.name for card in cards.values() if name == card.version), name)
 
 
-def _card(service: CaptionService) -> ModelCardBody:
-    version = service.slot.current().version
-    return ModelCardBody(id=service.config.model_name, version=version, created=STARTED_UNIX_S)
+def _body(card: ModelCard) -> ModelCardBody:
+    return ModelCardBody(id=card.name, version=card.version, created=STARTED_UNIX_S)

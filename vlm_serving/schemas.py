@@ -57,7 +57,13 @@ class OptionsBody(SearchFields):
 
     def search(self) -> dict[str, Any]:
         """What was asked of the search, by its names in GenerationOptions."""
-        return self.model_dump(exclude_none=True, exclude={"return_embedding", "explain"})
+        return self.model_dump(exclude_none=True, exclude={"model", "return_embedding", "explain"})
+
+
+class AskedBody(OptionsBody):
+    """What a query may hold: the options, and which model is to answer."""
+
+    model: Annotated[str | None, Field(description="Name of the model, see /v1/models; the first if left out.")] = None
 
 
 class PictureBody(BaseModel):
@@ -74,6 +80,7 @@ class CaptionRequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     images: Annotated[list[PictureBody], Field(min_length=1)]
+    model: Annotated[str | None, Field(description="Name of the model, see /v1/models; the first if left out.")] = None
     options: OptionsBody = OptionsBody()
 
 

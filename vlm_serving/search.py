@@ -21,8 +21,6 @@ from vlm_serving.decoder import Decoder
 from vlm_serving.generation import FinishReason, GenerationOptions
 
 NEVER = -1.0e9  # transformers' score of what must not be chosen
-# A picture that is done costs its share of every step; taking it out copies all others, two steps' work.
-DONE_SHARE = 0.25
 
 Forbid = Callable[[Tensor, Tensor], Tensor]  # tokens so far (R, S), scores (R, V) -> scores
 
@@ -84,7 +82,7 @@ def _greedy(decoder: Decoder, states: Tensor, start: Start, options: GenerationO
             break
         tokens = chosen[:, None]
         so_far = torch.cat([so_far, tokens], dim=1) if forbid else so_far
-        if left <= (1 - DONE_SHARE) * len(open_):
+        if said.worth_leaving(left, len(open_)):
             kept = open_.nonzero().squeeze(1)
             said.keep(kept)
             here, tokens, so_far, open_ = here[kept], tokens[kept], so_far[kept], open_[kept]
@@ -123,7 +121,7 @@ def _beams(decoder: Decoder, states: Tensor, start: Start, options: GenerationOp
         done = done.joined(grown.scored(final)).best(beams)
         settled |= (running.scores[:, 0] / length <= done.scores[:, -1]) | (step + 1 == longest)
         left = len(here) - int(settled.sum())
-        if left <= (1 - DONE_SHARE) * len(here):
+        if left == 0 or said.worth_leaving(left, len(here)):
             for place in settled.nonzero().squeeze(1).tolist():
                 found[int(here[place])] = _told(done, place, start.eos_token_id)[: options.num_captions]
             if left == 0:

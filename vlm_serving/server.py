@@ -3,6 +3,7 @@
 Models are put on it through the dashboard's REST interface (`vlm_serving.deploying`), which wants a token.
 """
 
+import ipaddress
 import json
 import logging
 import os
@@ -20,9 +21,9 @@ from typing import Any
 
 import psutil
 
-from vlm_serving.bundle import open_bundle
+from vlm_serving.bundle_source import pin_bundle
 from vlm_serving.deploying import deploy
-from vlm_serving.errors import ServingError
+from vlm_serving.errors import ServingError, SettingsError
 from vlm_serving.images import MEBIBYTE
 from vlm_serving.processes import adopt_orphans, claim_port, descendants, end_descendants
 
@@ -41,7 +42,7 @@ VITAL = ("gcs_server", "raylet")  # Ray's own processes without which nothing wo
 class ServerOptions:
     """What `python -m vlm_serving serve` takes. Port 0 means a free one."""
 
-    bundle: Path | None = None
+    bundle: str | None = None  # a directory or an address
     host: str = LOOPBACK
     port: int = 8000
     dashboard_port: int = 8265
@@ -50,6 +51,7 @@ class ServerOptions:
     num_cpus: int | None = None
     deploy_timeout_s: float = 180.0
     worker_logs: bool = False
+    allow_anonymous: bool = False
 
 
 class StopRequested(BaseException):
@@ -61,7 +63,9 @@ def serve_until_stopped(options: ServerOptions, say: Callable[[str], object] = p
 
     Call it in the main thread. Once ready, `address_file` holds http_url, dashboard_url, pid and auth_token_file.
     """
-    version = open_bundle(options.bundle).version if options.bundle else ""  # a bad bundle is told before Ray starts
+    pinned = pin_bundle(options.bundle) if options.bundle else None  # a bad bundle is told before Ray starts
+    version = pinned.version if pinned else ""
+    require_keys(options)
     port = claim_port(options.host, options.port, "--port")
     dashboard_port = claim_port(LOOPBACK, options.dashboard_port, "--dashboard-port")
     if options.address_file:
@@ -80,15 +84,29 @@ def serve_until_stopped(options: ServerOptions, say: Callable[[str], object] = p
                 "pid": os.getpid(),
                 "auth_token_file": str(token_file) if token_file else None,
             }
-            if options.bundle:
+            if pinned:
                 say(f"loading bundle {version}")
-                deploy(addresses["dashboard_url"], options.bundle, version, timeout_s=options.deploy_timeout_s)
+                deploy(addresses["dashboard_url"], pinned.source, version, timeout_s=options.deploy_timeout_s)
             _announce(addresses, version, options, say)
             _watch()
     except (StopRequested, SystemExit):  # while Ray starts, its own SIGTERM handler is in place, which exits
         pass
     finally:
         _stop(temp_dir, options.address_file, say)
+
+
+def require_keys(options: ServerOptions) -> None:
+    """Raise SettingsError if the whole network could ask without a key and nobody said that it may."""
+    try:
+        local = options.host == "localhost" or ipaddress.ip_address(options.host).is_loopback
+    except ValueError:  # a name of this machine
+        local = False
+    if not (local or options.allow_anonymous or os.environ.get("VLM_API_KEYS_FILE")):
+        raise SettingsError(
+            f"--host {options.host} lets the network ask, and there are no API keys. Make one with "
+            "`python -m vlm_serving new-key NAME`, put its line into a file and set VLM_API_KEYS_FILE to it; or say "
+            "--allow-anonymous."
+        )
 
 
 def _make_temp_dir() -> Path:

@@ -1,31 +1,38 @@
-"""A request's way through the captioner: decode in threads, caption in batches, log. Knows neither HTTP nor Ray."""
+"""A request's way: admitted, decoded in threads, captioned by the engine, logged. Knows neither HTTP nor Ray."""
 
 import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from vlm_serving.batching import Batcher
-from vlm_serving.captioner import Caption, Captioner
+from vlm_serving.captioner import Caption
 from vlm_serving.config import ServingConfig
-from vlm_serving.errors import OverloadedError, PictureError, PictureFailedError, RequestError, ServingError
+from vlm_serving.engine import LocalEngine, RunBatch, Submit
+from vlm_serving.errors import (
+    DeadlineExceededError,
+    OverloadedError,
+    PictureError,
+    RequestError,
+    ServingError,
+)
+from vlm_serving.exchange import CaptionJob, Engine, EngineState, JobResult, ModelCard
 from vlm_serving.feedback_log import FeedbackLog
-from vlm_serving.generation import GenerationOptions
 from vlm_serving.images import PictureLimits
-from vlm_serving.model_slot import ModelSlot, load_captioner
-from vlm_serving.options import chosen_options
+from vlm_serving.model_slot import ModelSlot
+from vlm_serving.options import options_to_send
 from vlm_serving.picture_stats import PictureStatistics, picture_statistics
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
 from vlm_serving.request_log import LogRow, RequestLog
-from vlm_serving.telemetry import LOGGER, Meters, log_event
+from vlm_serving.telemetry import Meters
+
+STATE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -46,28 +53,8 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Item:
-    """One picture on its way into a batch. It carries its model: a swap in between does not change its size or mean."""
-
-    pixels: NDArray[np.uint8]  # (3, H, W)
-    captioner: Captioner
-    options: GenerationOptions
-    submitted_s: float  # time.perf_counter()
-    explain: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a batch made of one item: a caption or the error of this very picture, and when the model ran."""
-
-    result: Caption | ServingError
-    started_s: float
-    finished_s: float
-
-
-@dataclass(frozen=True)
 class Answer:
-    """Captions in request order, with times in milliseconds."""
+    """Captions in request order, with times in milliseconds. `queue` is all the wait for a model and its batch."""
 
     version: str
     captions: list[Caption]
@@ -75,14 +62,14 @@ class Answer:
     queue_ms: float
     caption_ms: float
     total_ms: float
-
-
-RunBatch = Callable[[list[Item]], Awaitable[list[Outcome]]]
-Submit = Callable[[Item], Awaitable[Outcome]]
+    model: str = ""  # its name
 
 
 class CaptionService:
-    """Everything a replica does. `batched` turns `run_batch` into a function of one item; by default a Batcher does."""
+    """What stands before the models: limits, decoding, deadlines, the request log.
+
+    `engine` captions; by default one in this process, to which `batched` goes: see LocalEngine.
+    """
 
     def __init__(
         self,
@@ -90,33 +77,48 @@ class CaptionService:
         meters: Meters,
         log: RequestLog | None = None,
         batched: Callable[[RunBatch], Submit] | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.config = config
         self.meters = meters
         self.log = log
         self.feedback = FeedbackLog(log.directory / "feedback", config.feedback_log_max_bytes) if log else None
-        self.slot = ModelSlot(self._load)
-        batcher = Batcher(self.run_batch, config.max_batch_size, config.batch_wait_timeout_s)
-        self._submit = batched(self.run_batch) if batched else batcher.submit
+        self.engine: Engine = engine or LocalEngine(config, meters, batched)
         self._decoders = ThreadPoolExecutor(config.decode_threads, "decode")
-        # the Captioner takes one caller at a time, and torch counts its threads per calling thread
-        self._model_thread = ThreadPoolExecutor(1, "model", lambda: torch.set_num_threads(config.torch_threads))
         self._waiting = 0
-        self._seconds_per_picture = 0.0
-        self._batch_since_s: float | None = None
+        self._usual_s = 0.0  # how long the engine took lately
 
-    def put_model(self, bundle: str, version: str = "") -> str:
-        """Replace the model (blocking); see ModelSlot.put."""
+    @property
+    def slot(self) -> ModelSlot:
+        """The slot of the engine in this process."""
+        return self._local.slot
+
+    def put_model(self, bundle: str, version: str = "", named: Mapping[str, str] | None = None) -> str:
+        """Replace the models of the engine in this process (blocking)."""
+        return self._local.put_models(bundle, version, named)
+
+    async def card(self, model: str = "") -> ModelCard:
+        """The model called `model`, or the one that answers if none is named. NotReadyError, UnknownModelError."""
+        state = await self.engine.state()
+        if (model or state.default) not in state.cards:
+            state = await self.engine.state(fresh=True)
+        return state.card(model)
+
+    async def state(self, fresh: bool = False) -> EngineState:
+        """What models there are. Where replicas may sleep, only `fresh` wakes one to ask it.
+
+        Model replicas in other processes that do not answer within STATE_TIMEOUT_S count as none.
+        """
         try:
-            loaded = self.slot.put(bundle, version)
-        except ServingError as error:
-            self.meters.count("vlm_model_loads", outcome="refused")
-            serving = self.slot.version or "no model"
-            log_event("bundle refused", 40, bundle=bundle, version=version, error=str(error), still_serving=serving)
-            raise
-        self.meters.count("vlm_model_loads", outcome="loaded")
-        log_event("bundle loaded", bundle=bundle, version=loaded)
-        return loaded
+            async with asyncio.timeout(STATE_TIMEOUT_S):
+                return await self.engine.state(fresh or self.config.min_replicas > 0)
+        except TimeoutError:
+            return EngineState(self.config.model_name, error="no model replica answers yet")
+
+    def require_model(self) -> None:
+        """Raise NotReadyError if it is known without asking that no model answers."""
+        if isinstance(self.engine, LocalEngine):
+            self.engine.slot.current()
 
     async def caption(
         self,
@@ -124,73 +126,96 @@ class CaptionService:
         request_id: str,
         asked: Mapping[str, Any] | None = None,
         *,
+        model: str = "",
         explain: bool = False,
+        timeout_s: float | None = None,
     ) -> Answer:
         """Caption 1..N pictures as one request; all or none. `asked`: options by name, the bundle's own for the rest.
-        `explain`: captions also carry where the model looked.
 
-        Raises NotReadyError, OverloadedError, RequestError (count, options), PictureError with the picture's name and
-        an attribute `picture_index`, PictureFailedError.
+        `explain`: captions also carry where the model looked. `timeout_s` shortens the deadline of the settings.
+        Cancelling it takes its pictures out of every queue. Raises NotReadyError, UnknownModelError, OverloadedError,
+        RequestError (count, options), DeadlineExceededError, PictureError with the picture's name and an attribute
+        `picture_index`, PictureFailedError.
         """
-        started_s = time.perf_counter()
-        captioner = self.slot.current()
-        options = chosen_options(asked or {}, captioner.options, self.config)
-        self._admit(len(uploads))
+        limit_s = min(self.config.deadline_s, timeout_s or self.config.deadline_s)
+        deadline = asyncio.timeout(limit_s)
         try:
-            prepared = await self._decode(uploads, captioner.bundle.contract)
-            decoded_s = time.perf_counter()
-            items = [Item(one.pixels, captioner, options, decoded_s, explain) for one in prepared]
-            outcomes = await asyncio.gather(*(self._submit(item) for item in items))
-        finally:
-            self._waiting -= len(uploads)
-        captions = [_caption_of(outcome, upload) for outcome, upload in zip(outcomes, uploads, strict=True)]
-        answer = _answer(captioner.version, captions, outcomes, started_s, decoded_s)
-        self._record(answer, prepared, request_id)
-        return answer
-
-    async def run_batch(self, items: list[Item]) -> list[Outcome]:
-        """Caption a batch in the model's thread; an item's error is its own outcome, never the batch's."""
-        self.meters.observe("vlm_batch_pictures", len(items))
-        loop = asyncio.get_running_loop()
-        outcomes = await loop.run_in_executor(self._model_thread, self._caption_items, items)
-        spent_s = (outcomes[-1].finished_s - outcomes[0].started_s) / len(items)
-        self._seconds_per_picture = 0.8 * self._seconds_per_picture + 0.2 * spent_s
-        return outcomes
+            async with deadline:
+                until_s = time.perf_counter() + limit_s
+                return await self._caption(uploads, request_id, asked or {}, model, explain, until_s)
+        except TimeoutError as error:
+            raise DeadlineExceededError(
+                f"The request was not answered within {limit_s:g} s; its pictures were taken out of the queue. "
+                "Send fewer at once, allow more time, or try again later."
+            ) from error
 
     def check_health(self) -> None:
-        """Raise ServingError if the model has been at one batch for longer than `stuck_batch_s`."""
-        since_s = self._batch_since_s
-        if since_s is not None and time.perf_counter() - since_s > self.config.stuck_batch_s:
-            raise ServingError(f"A batch has run for more than {self.config.stuck_batch_s} s: the model is stuck.")
+        """Raise ServingError if the engine in this process is stuck or sees otherwise than it did."""
+        if isinstance(self.engine, LocalEngine):
+            self.engine.check_health()
 
     def close(self) -> None:
         """Write what is left of the log and let the threads go."""
         self._decoders.shutdown(wait=False)
-        self._model_thread.shutdown(wait=False)
+        if isinstance(self.engine, LocalEngine):
+            self.engine.close()
         if self.log:
             self.log.close()
 
-    def _load(self, bundle: str, version: str) -> Captioner:
-        config = self.config
-        return load_captioner(
-            bundle,
-            version,
-            device=config.device,
-            precision=config.precision,
-            threads=config.torch_threads,
-            attention=config.attention,
-        )
+    @property
+    def _local(self) -> LocalEngine:
+        if not isinstance(self.engine, LocalEngine):
+            raise TypeError("The models are in other processes: change them there, by user_config.")
+        return self.engine
+
+    async def _caption(
+        self,
+        uploads: Sequence[Upload],
+        request_id: str,
+        asked: Mapping[str, Any],
+        model: str,
+        explain: bool,
+        deadline_s: float,
+    ) -> Answer:
+        started_s = time.perf_counter()
+        card = await self.card(model)  # where models sleep, this waits until one is awake
+        decoding_s = time.perf_counter()
+        options = options_to_send(asked, card.options, self.config)
+        self._admit(len(uploads))
+        try:
+            prepared = await self._decode(uploads, card.contract)
+            decoded_s = time.perf_counter()
+            job = CaptionJob(
+                card, options, [one.sha256 for one in prepared], [one.pixels for one in prepared],
+                left_s=deadline_s - decoded_s, explain=explain,
+            )  # fmt: skip
+            result = await self._ask(job, uploads)
+        finally:
+            self._waiting -= len(uploads)
+        answer = _answer(result, uploads, started_s, decoded_s - decoding_s)
+        self._record(answer, prepared, request_id)
+        return answer
+
+    async def _ask(self, job: CaptionJob, uploads: Sequence[Upload]) -> JobResult:
+        """Let the engine caption; if its model wants other pictures than were prepared, it gets the files."""
+        asked_s = time.perf_counter()
+        result = await self.engine.caption(job)
+        if not result.results:
+            encoded = [upload.data for upload in uploads]
+            result = await self.engine.caption(replace(job, card=result.card, pixels=(), encoded=encoded))
+        self._usual_s = 0.8 * self._usual_s + 0.2 * (time.perf_counter() - asked_s)
+        return result
 
     def _admit(self, count: int) -> None:
         if not 1 <= count <= self.config.max_pictures:
             raise RequestError(
                 f"The request has {count} pictures; the limit is 1 to {self.config.max_pictures}. Split it."
             )
-        if self._waiting + count > self.config.max_waiting_pictures:
-            retry_s = max(1, math.ceil(self._waiting * self._seconds_per_picture))
+        limit = self.config.front_waiting_pictures
+        if self._waiting + count > limit:
+            retry_s = max(1, math.ceil(self._usual_s))
             error = OverloadedError(
-                f"{self._waiting} pictures are in work; the limit is {self.config.max_waiting_pictures}. "
-                f"Try again in {retry_s} s."
+                f"{self._waiting} pictures are in work; the limit is {limit}. Try again in {retry_s} s."
             )
             error.retry_after_s = retry_s  # pyright: ignore[reportAttributeAccessIssue]
             raise error
@@ -210,13 +235,6 @@ class CaptionService:
                 raise result
         return [result for result in results if isinstance(result, Prepared)]
 
-    def _caption_items(self, items: list[Item]) -> list[Outcome]:
-        self._batch_since_s = time.perf_counter()
-        try:
-            return caption_items(items)
-        finally:
-            self._batch_since_s = None
-
     def _record(self, answer: Answer, prepared: Sequence[Prepared], request_id: str) -> None:
         self.meters.count("vlm_pictures", len(prepared), version=answer.version)
         for stage in ("decode", "queue", "caption", "total"):
@@ -233,34 +251,6 @@ def prepare(data: bytes, contract: PreprocessingContract, limits: PictureLimits)
     return Prepared(picture.pixels, statistics, hashlib.sha256(data).hexdigest())
 
 
-def caption_items(items: Sequence[Item]) -> list[Outcome]:
-    """Caption items that may differ in model and options, in as few passes as possible; results in their order."""
-    groups: dict[tuple[int, GenerationOptions, bool], list[int]] = {}
-    for index, item in enumerate(items):
-        groups.setdefault((id(item.captioner), item.options, item.explain), []).append(index)
-    outcomes: dict[int, Outcome] = {}
-    for indices in groups.values():
-        started_s = time.perf_counter()
-        results = _caption_group([items[index] for index in indices])
-        finished_s = time.perf_counter()
-        outcomes |= {i: Outcome(result, started_s, finished_s) for i, result in zip(indices, results, strict=True)}
-    return [outcomes[index] for index in range(len(items))]
-
-
-def _caption_group(items: Sequence[Item]) -> list[Caption | ServingError]:
-    """One pass for items of one model and options; if it fails, each alone, so that only the culprit fails."""
-    try:
-        first, pixels = items[0], np.stack([item.pixels for item in items])
-        return list(first.captioner.caption_pixels(pixels, first.options, explain=first.explain))
-    except RequestError as error:  # of the options, which all of them share
-        return [error for _ in items]
-    except Exception as error:
-        if len(items) == 1:
-            LOGGER.exception("captioning failed")
-            return [PictureFailedError(f"The model failed on it ({type(error).__name__}: {error}). Report it.")]
-    return [result for item in items for result in _caption_group([item])]
-
-
 def caption_id(request_id: str, index: int, count: int) -> str:
     """Names one caption, for the log and for corrections: the request id, with `/index` if it held several."""
     return request_id if count == 1 else f"{request_id}/{index}"
@@ -273,23 +263,23 @@ def named(error: PictureError, index: int, name: str) -> PictureError:
     return renamed
 
 
-def _caption_of(outcome: Outcome, upload: Upload) -> Caption:
-    if isinstance(outcome.result, ServingError):
-        raise type(outcome.result)(f"{upload.name}: {outcome.result}")
-    return outcome.result
+def _caption_of(result: Caption | ServingError, upload: Upload) -> Caption:
+    if isinstance(result, ServingError):
+        raise type(result)(f"{upload.name}: {result}")
+    return result
 
 
-def _answer(
-    version: str, captions: list[Caption], outcomes: Sequence[Outcome], started_s: float, decoded_s: float
-) -> Answer:
-    first_s, last_s = min(one.started_s for one in outcomes), max(one.finished_s for one in outcomes)
+def _answer(result: JobResult, uploads: Sequence[Upload], started_s: float, decoding_s: float) -> Answer:
+    captions = [_caption_of(one, upload) for one, upload in zip(result.results, uploads, strict=True)]
+    total_ms, decode_ms = 1000 * (time.perf_counter() - started_s), 1000 * decoding_s
     return Answer(
-        version=version,
+        version=result.card.version,
         captions=captions,
-        decode_ms=1000 * (decoded_s - started_s),
-        queue_ms=1000 * (first_s - decoded_s),
-        caption_ms=1000 * (last_s - first_s),
-        total_ms=1000 * (time.perf_counter() - started_s),
+        decode_ms=decode_ms,
+        queue_ms=max(0.0, total_ms - decode_ms - result.caption_ms),
+        caption_ms=result.caption_ms,
+        total_ms=total_ms,
+        model=result.card.name,
     )
 
 

@@ -20,6 +20,7 @@ from vlm_serving.routes_chat import chat_router
 from vlm_serving.routes_feedback import feedback_router
 from vlm_serving.routes_metrics import metrics_router
 from vlm_serving.routes_models import models_router
+from vlm_serving.security import Guard
 from vlm_serving.service import CaptionService
 
 PAGES = Path(__file__).parent / "playground"
@@ -49,6 +50,7 @@ def create_web(
     web.add_exception_handler(ServingError, _on_serving_error)
     web.add_exception_handler(RequestValidationError, _on_validation_error)
     web.add_exception_handler(HTTPException, _on_http_exception)
+    web.add_middleware(Guard, config_of=lambda: service_of().config)
     web.add_middleware(Envelope, service_of=service_of, own_request_id=own_request_id)
     web.include_router(captions_router(service_of))
     web.include_router(chat_router(service_of))

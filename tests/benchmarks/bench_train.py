@@ -12,6 +12,7 @@ pillow, so it also runs on a bare GPU machine:
 import argparse
 import io
 import json
+import os
 import platform
 import re
 import resource
@@ -20,18 +21,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BlipConfig, BlipForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments
 
 from vlm_assets.training.batches import Collator, Example, PairDataset
 from vlm_assets.training.recipe import TrainSettings
-from vlm_assets.training.trainer import train
+from vlm_assets.training.trainer import loader_count, train
 from vlm_serving.model import build_mini, use_fused_attention
 from vlm_serving.preprocessing import PreprocessingContract, model_pixels
 
@@ -54,6 +57,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="timed steps, after 3 to warm up")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--rounds", type=int, default=3, help="each side is run so often, by turns")
+    parser.add_argument("--compile", action="store_true", help="ours with the setting compile")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", choices=tuple(VARIANTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -104,6 +108,7 @@ def in_its_own_process(options: argparse.Namespace, name: str) -> dict[str, Any]
     command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.bench_train", "--only", name]
     for key in ("model", "batch", "steps", "dtype"):
         command += [f"--{key}", str(getattr(options, key))]
+    command += ["--compile"] if options.compile else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
@@ -112,46 +117,60 @@ def in_its_own_process(options: argparse.Namespace, name: str) -> dict[str, Any]
 
 
 class Clock(TrainerCallback):
-    """Notes the time after each step."""
+    """Notes when the warm-up was over and when the last step was. A GPU is waited for only then: else the CPU could
+    not run ahead of it, as it does in training.
+    """
 
     def __init__(self) -> None:
-        self.ends_s: list[float] = []
+        self.steps = 0
+        self.started_s = self.seconds = 0.0
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """After a step; a GPU is waited for, or only the launches would be timed."""
+    def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+        """After a step has been handed to the device."""
+        if state.global_step not in (WARM_UP_STEPS, state.max_steps):
+            return
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.ends_s.append(time.perf_counter())
+        if state.global_step == WARM_UP_STEPS:
+            self.started_s = time.perf_counter()
+        else:
+            self.seconds, self.steps = time.perf_counter() - self.started_s, state.global_step - WARM_UP_STEPS
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         VARIANTS[options.only](options, clock, Path(folder))
-    seconds = clock.ends_s[-1] - clock.ends_s[WARM_UP_STEPS - 1]
     cuda = torch.cuda.is_available()
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    rates = {"pictures_per_s": options.batch * (len(clock.ends_s) - WARM_UP_STEPS) / seconds, "peak_bytes": peak}
+    rates = {"pictures_per_s": options.batch * clock.steps / clock.seconds, "peak_bytes": peak}
     return rates | ({"loader_pictures_per_s": loader_rate(options)} if options.only == "ours" else {})
 
 
 def loader_rate(options: argparse.Namespace) -> float:
-    """Pictures/s from shard pictures to batches on the CPU, decoded at every look."""
-    examples, contract = shard_examples(options.model)
-    data, collate = PairDataset(examples, cache_bytes=0), Collator(contract)
-    started_s = time.perf_counter()
-    for start in range(0, len(examples), options.batch):
-        collate([data[place] for place in range(start, min(start + options.batch, len(examples)))])
-    return len(examples) / (time.perf_counter() - started_s)
+    """Pictures/s from shard pictures to batches on the CPU, decoded at every look, by as many processes as training
+    has there.
+    """
+    examples, contract = shard_examples(options)
+    examples = examples * (1 + 40 * options.batch // len(examples)) if torch.cuda.is_available() else examples
+    loaders = loader_count(len(os.sched_getaffinity(0)), 1)
+    data: Any = PairDataset(examples, cache_bytes=0)
+    batches = DataLoader(data, options.batch, collate_fn=Collator(contract), num_workers=loaders)
+    started_s, count = time.perf_counter(), 0
+    for number, batch in enumerate(batches):
+        count += len(batch["labels"])
+        if loaders and number == loaders - 1:  # the processes have started
+            started_s, count = time.perf_counter(), 0
+    return count / (time.perf_counter() - started_s)
 
 
 def train_ours(options: argparse.Namespace, clock: Clock, folder: Path) -> None:
     """As `finetuned_model` does: pictures from shards, already at the model's size; threads and attention measured."""
     model = build(options.model)
-    examples, contract = shard_examples(options.model)
+    examples, contract = shard_examples(options)
     settings = TrainSettings(
         steps=WARM_UP_STEPS + options.steps, batch_size=options.batch, precision=options.dtype, learning_rate=1e-5,
-        validation_pictures=0,
+        validation_pictures=0, compile=options.compile,
     )  # fmt: skip
     use_fused_attention(model)
     train(model, examples, [], contract, settings, folder, lambda _: None, callbacks=[clock])
@@ -164,7 +183,7 @@ def train_stock(options: argparse.Namespace, clock: Clock, folder: Path) -> None
     model = build(options.model)
     side = int(model.config.vision_config.image_size)
     processor = BlipImageProcessorPil(size={"height": side, "width": side})
-    data = [{"picture": picture, "ids": ids} for picture, ids in pairs(options.model)]
+    data = [{"picture": picture, "ids": ids} for picture, ids in pairs(options.model, count(options))]
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         pictures = [Image.open(io.BytesIO(row["picture"])).convert("RGB") for row in rows]
@@ -198,12 +217,17 @@ def build(name: str) -> BlipForConditionalGeneration:
     return BlipForConditionalGeneration(config)
 
 
-def pairs(name: str) -> list[tuple[bytes, tuple[int, ...]]]:
+def count(options: argparse.Namespace) -> int:
+    """A GPU trains on no picture twice: where an epoch ends, the loaders' queue is empty."""
+    return options.batch * (WARM_UP_STEPS + options.steps) if torch.cuda.is_available() else PICTURES
+
+
+def pairs(name: str, pictures: int = PICTURES) -> list[tuple[bytes, tuple[int, ...]]]:
     """Photograph-like JPEGs of 640 x 480 px with captions of 12 tokens."""
     generator = np.random.default_rng(0)
     special, high = (SPECIAL, 30000) if name == "base" else (MINI_SPECIAL, 3000)
     made: list[tuple[bytes, tuple[int, ...]]] = []
-    for _ in range(PICTURES):
+    for _ in range(pictures):
         small = Image.fromarray(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8))
         buffer = io.BytesIO()
         small.resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
@@ -212,10 +236,12 @@ def pairs(name: str) -> list[tuple[bytes, tuple[int, ...]]]:
     return made
 
 
-def shard_examples(name: str) -> tuple[list[Example], PreprocessingContract]:
-    special, side = (SPECIAL, 384) if name == "base" else (MINI_SPECIAL, 96)
+def shard_examples(options: argparse.Namespace) -> tuple[list[Example], PreprocessingContract]:
+    special, side = (SPECIAL, 384) if options.model == "base" else (MINI_SPECIAL, 96)
     contract = PreprocessingContract(image_size_px=side, **special)
-    return [Example(shard_png(data, contract), ids) for data, ids in pairs(name)], contract
+    with ThreadPoolExecutor() as pool:
+        made = pairs(options.model, count(options))
+        return [Example(*one) for one in pool.map(lambda pair: (shard_png(pair[0], contract), pair[1]), made)], contract
 
 
 def shard_png(data: bytes, contract: PreprocessingContract) -> bytes:

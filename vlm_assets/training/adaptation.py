@@ -32,7 +32,6 @@ def plain(model: Any) -> BlipForConditionalGeneration:
     """The BLIP inside, whatever is wrapped around it; additions stay in force."""
     while hasattr(model, "module"):  # DistributedDataParallel
         model = model.module
-    model = getattr(model, "_orig_mod", model)  # torch.compile
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

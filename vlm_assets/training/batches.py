@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from vlm_assets.training.augmentation import Augmentation
 from vlm_serving.preprocessing import PreprocessingContract
@@ -145,6 +145,12 @@ def decode_pixels(png: bytes) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels)
 
 
+def loader_processes() -> int:
+    """How many processes share this one's work as a DataLoader's worker; 1 where it is none."""
+    worker = get_worker_info()
+    return worker.num_workers if worker else 1
+
+
 class PairDataset(Dataset[dict[str, Any]]):
     """Decodes pictures on first use and keeps them while `cache_bytes` allows."""
 
@@ -155,21 +161,22 @@ class PairDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         cache_bytes: int = 2 * 1024**3,
     ) -> None:
-        self._examples, self._augmentation, self._seed, self._epoch = examples, augmentation, seed, 0
+        self._examples, self._augmentation, self._seed = examples, augmentation, seed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader processes outlive epochs
         self._cache: dict[bytes, NDArray[np.uint8]] = {}
-        self._room_bytes = cache_bytes
+        self._cache_bytes = cache_bytes
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """pixels uint8 (3, H, W), input_ids list of int."""
-        example, key = self._examples[index], (self._seed, self._epoch, index)
+        example, key = self._examples[index], (self._seed, int(self._epoch), index)
         return {"pixels": self._augmentation(self._pixels(example.png), key), "input_ids": example.input_ids}
 
     def set_epoch(self, epoch: int) -> None:
         """Pictures change in another way in each epoch."""
-        self._epoch = epoch
+        self._epoch.fill_(epoch)
 
     @property
     def lengths(self) -> list[int]:
@@ -180,14 +187,27 @@ class PairDataset(Dataset[dict[str, Any]]):
         pixels = self._cache.get(png)
         if pixels is None:
             pixels = decode_pixels(png)
-            if pixels.nbytes <= self._room_bytes:
-                self._room_bytes -= pixels.nbytes
+            if (len(self._cache) + 1) * pixels.nbytes <= self._cache_bytes / loader_processes():
                 self._cache[png] = pixels
         return pixels
 
 
+class Normaliser:
+    """Finishes a batch where the model is: grey levels travel as bytes, a quarter of what the model reads."""
+
+    def __init__(self, contract: PreprocessingContract) -> None:
+        self._mean, self._std = (torch.tensor(values).view(1, 3, 1, 1) for values in (contract.mean, contract.std))
+
+    def __call__(self, batch: dict[str, Tensor], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """The batch on `device`, its pixel_values float32 as the contract has them."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        self._mean, self._std = self._mean.to(device), self._std.to(device)
+        moved["pixel_values"] = moved["pixel_values"].float().div_(255).sub_(self._mean).div_(self._std)
+        return moved
+
+
 class Collator:
-    """Stacks pairs into the model's inputs: normalised pixels, padded ids, labels with BOS, prompt and pads ignored.
+    """Stacks pairs into the model's inputs: pixels, padded ids, labels with BOS, prompt and pads ignored.
 
     BOS is never predicted (the model shifts labels by one), so ignoring it changes no loss; it makes the labels that
     count countable.
@@ -195,11 +215,9 @@ class Collator:
 
     def __init__(self, contract: PreprocessingContract, prompt_tokens: int = 0) -> None:
         self._pad, self._given = contract.pad_token_id, 1 + prompt_tokens
-        self._mean = torch.tensor(contract.mean).view(1, 3, 1, 1)
-        self._std = torch.tensor(contract.std).view(1, 3, 1, 1)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """pixel_values (B, 3, H, W) float32; input_ids, attention_mask, labels (B, L) int64."""
+        """pixel_values (B, 3, H, W) uint8, for a Normaliser; input_ids, attention_mask, labels (B, L) int64."""
         pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows]))
         longest = max(len(row["input_ids"]) for row in rows)
         ids = torch.full((len(rows), longest), self._pad, dtype=torch.long)
@@ -209,7 +227,7 @@ class Collator:
         places = torch.arange(longest)[None, :]
         mask = places < lengths[:, None]  # not ids != pad: a pad inside a caption stays
         return {
-            "pixel_values": pixels.float().div_(255).sub_(self._mean).div_(self._std),
+            "pixel_values": pixels,
             "input_ids": ids,
             "attention_mask": mask.long(),
             "labels": ids.masked_fill(~mask | (places < self._given), IGNORED),

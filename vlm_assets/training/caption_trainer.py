@@ -11,7 +11,7 @@ from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from vlm_assets.training.adaptation import plain
-from vlm_assets.training.batches import IGNORED
+from vlm_assets.training.batches import IGNORED, Normaliser
 from vlm_assets.training.checkpoints import is_final
 from vlm_assets.training.finite import FiniteWatch
 from vlm_assets.training.length_sampler import LengthGroupedSampler
@@ -32,6 +32,7 @@ class CaptionTrainer(Trainer):
     """
 
     watch: FiniteWatch
+    normalise: Normaliser
     validator: Validator | None = None
     group_by_length = False
     streamed = False
@@ -50,6 +51,10 @@ class CaptionTrainer(Trainer):
         if num_items_in_batch is not None:
             loss = loss * _tokens(inputs) * self.accelerator.num_processes / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+    def _prepare_inputs(self, inputs: Any) -> dict[str, Any]:
+        """Batches come as bytes and are finished on the device."""
+        return self.normalise(inputs, self.args.device)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward; the loss is watched."""
@@ -84,7 +89,8 @@ class CaptionTrainer(Trainer):
         metrics = {"eval_loss": float(total[0] / total[1])}
         if self.validator is not None:
             # one worker judges for all: should their scores differ in the last digit, they would part ways
-            scores = [self.validator(plain(model)) if self.args.process_index == 0 else {}]
+            with torch.compiler.set_stance("force_eager"):  # captioning has other shapes: compiled anew, for seconds
+                scores = [self.validator(plain(model)) if self.args.process_index == 0 else {}]
             metrics |= {f"eval_{name}": value for name, value in broadcast_object_list(scores)[0].items()}
         return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # pyright: ignore[reportArgumentType]
 

@@ -15,10 +15,11 @@ from transformers import BlipForConditionalGeneration, EarlyStoppingCallback, Tr
 from vlm_assets.errors import TrainingError
 from vlm_assets.training.adaptation import adapt, merge
 from vlm_assets.training.augmentation import Augmentation
-from vlm_assets.training.batches import Collator, Example, PairDataset, Pairs, PairsInMemory
+from vlm_assets.training.batches import Collator, Example, Normaliser, PairDataset, Pairs, PairsInMemory
 from vlm_assets.training.bundling import write_processors
 from vlm_assets.training.caption_trainer import CaptionTrainer, Validator
 from vlm_assets.training.checkpoints import Checkpoints, agreed_checkpoint, sole_writer, step_of
+from vlm_assets.training.compiling import compile_layers, uncompile_layers
 from vlm_assets.training.finite import FiniteWatch
 from vlm_assets.training.preflight import check_training
 from vlm_assets.training.recipe import TrainSettings
@@ -28,6 +29,7 @@ from vlm_serving.preprocessing import PreprocessingContract
 
 Log = Callable[[str], object]
 CPU_BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}  # what multiplies bf16 faster than fp32
+MOST_LOADERS = 12
 ASKED = re.compile(r"[Tt]ried to allocate ([\d.,]+ ?\w+)")
 
 
@@ -68,6 +70,8 @@ def train(
             log("pairs are read from the shards while they are trained on, one caption of each picture in a pass")
         log(f"with {tuning} ({why})")
         adapted = adapt(model, settings)
+        if settings.compile:
+            compile_layers(model)
         trainer = _trainer(adapted, pairs, validation, contract, settings, scratch, precision, validator, prompt_tokens)
         trainer.watch = FiniteWatch(settings, scratch, trainer.args.device)
         reporter = Reporter(settings, result, log, metric, scratch)
@@ -76,6 +80,7 @@ def train(
         if trainer.args.metric_for_best_model == "loss":
             log(f"the best checkpoint is told by validation loss: {_cider_note(validator)}")
         _run(trainer, settings, scratch, result, log)
+        uncompile_layers(model)
         merge(adapted)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_disable()
@@ -156,9 +161,7 @@ def _trial_step(
 ) -> Callable[[], None]:
     """A step's work without its effect: forward and backward on one batch, gradients thrown away."""
     dataset = PairDataset(examples)
-    batch = {
-        name: value.to(device) for name, value in Collator(contract)([dataset[i] for i in range(len(dataset))]).items()
-    }
+    batch = Normaliser(contract)(Collator(contract)([dataset[i] for i in range(len(dataset))]), device)
     model.to(device).train()  # pyright: ignore[reportArgumentType]
 
     def step() -> None:
@@ -183,6 +186,7 @@ def _trainer(
 ) -> CaptionTrainer:
     evaluates, extent = bool(validation), pairs.extent
     total_steps = settings.total_steps(extent.pairs, _world_size())
+    loaders = 0 if pairs.streamed else loader_count(len(os.sched_getaffinity(0)), _world_size())
     best_by = ("loss" if _cider_note(validator) else "cider") if evaluates and validator else None
     arguments = TrainingArguments(
         output_dir=str(scratch),
@@ -191,7 +195,6 @@ def _trainer(
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation_steps,
-        torch_compile=settings.compile,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         lr_scheduler_type="cosine",
@@ -213,6 +216,9 @@ def _trainer(
         remove_unused_columns=False,
         dataloader_drop_last=extent.pairs >= settings.batch_size * _world_size(),  # full batches, where there is one
         dataloader_pin_memory=torch.cuda.is_available(),
+        accelerator_config={"non_blocking": True},  # pinned batches travel while the GPU works
+        dataloader_num_workers=loaders,
+        dataloader_persistent_workers=loaders > 0,
         ddp_find_unused_parameters=False,
         seed=settings.seed,
         data_seed=settings.seed,
@@ -228,11 +234,16 @@ def _trainer(
         train_dataset=pairs.dataset(augmentation, settings.seed),
         eval_dataset=PairDataset(validation) if evaluates else None,
     )
-    trainer.validator = validator
+    trainer.validator, trainer.normalise = validator, Normaliser(contract)
     trainer.group_by_length, trainer.streamed = settings.group_by_length, pairs.streamed
     if best_by and settings.patience:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     return trainer
+
+
+def loader_count(cores: int, workers: int) -> int:
+    """Processes that decode pictures for a GPU, which would wait for one; a CPU that trains has no core to spare."""
+    return max(1, min(MOST_LOADERS, cores // workers - 1)) if torch.cuda.is_available() else 0
 
 
 def _cider_note(validator: Validator | None) -> str:

@@ -6,14 +6,25 @@ import pytest
 
 from vlm_serving.deploying import application_config, auth_headers, essence, serve_url
 
-BUNDLE = Path("/bundles/b")
+BUNDLE = "/bundles/b"
 
 
 def test_a_new_bundle_changes_user_config_and_nothing_else() -> None:
-    first = application_config(None, Path("/bundles/a"), "1", {"max_batch_size": 4})
+    first = application_config(None, "/bundles/a", "1", {"max_batch_size": 4})
     second = application_config(first, BUNDLE, "2", None)
     assert second["deployments"][0]["user_config"] == {"bundle": "/bundles/b", "version": "2"}
     assert {**second, "deployments": None} == {**first, "deployments": None}
+
+
+def test_models_by_name_and_other_deployments_settings_stay() -> None:
+    first = application_config(None, "/bundles/a", "1", None)
+    first["deployments"][0]["user_config"]["models"] = {"shoes": "/bundles/s"}
+    first["deployments"].append({"name": "Ingress", "max_ongoing_requests": 7})
+    second = application_config(first, BUNDLE, "2", None)
+    assert second["deployments"] == [
+        {"name": "Captioner", "user_config": {"bundle": BUNDLE, "version": "2", "models": {"shoes": "/bundles/s"}}},
+        {"name": "Ingress", "max_ongoing_requests": 7},
+    ]
 
 
 def test_new_options_replace_the_old() -> None:

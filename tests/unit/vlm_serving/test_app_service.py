@@ -13,10 +13,11 @@ from tests.serving import BAD, make_client, make_service
 from tests.tiny import picture_bytes
 from vlm_serving.bundle import open_bundle, seal_bundle
 from vlm_serving.captioner import Caption, Captioner
+from vlm_serving.engine import Item, Outcome, RunBatch, Submit, caption_items
 from vlm_serving.errors import BundleError, NotReadyError, OverloadedError, PictureFailedError, ServingError
 from vlm_serving.generation import GenerationOptions
 from vlm_serving.request_log import RequestLog, read_request_log
-from vlm_serving.service import Item, Outcome, RunBatch, Submit, Upload, caption_items
+from vlm_serving.service import Upload
 
 PNG = Upload("one", picture_bytes(1))
 
@@ -121,7 +122,7 @@ def test_requests_caught_in_a_swap_are_answered_by_the_model_they_were_prepared_
 def test_a_poisonous_picture_harms_nobody_else(bundle: Path) -> None:
     captioner = Allergic(open_bundle(bundle), device="cpu", threads=1)
     pixels = [np.full((3, 32, 32), value, dtype=np.uint8) for value in (10, 66, 30)]
-    items = [Item(one, captioner, GenerationOptions(), 0.0) for one in pixels]
+    items = [Item(one, captioner, GenerationOptions()) for one in pixels]
     expected = [outcome.result for outcome in caption_items(items)]
     captioner.poison, captioner.passes = 66, []
     outcomes = [outcome.result for outcome in caption_items(items)]
@@ -135,7 +136,7 @@ def test_pictures_with_different_options_share_a_batch_but_not_a_pass(bundle: Pa
     captioner = Allergic(open_bundle(bundle), device="cpu", threads=1)
     pixels = np.zeros((3, 32, 32), dtype=np.uint8)
     options = [GenerationOptions(max_new_tokens=2), GenerationOptions(), GenerationOptions(max_new_tokens=2)]
-    outcomes = caption_items([Item(pixels, captioner, one, 0.0) for one in options])
+    outcomes = caption_items([Item(pixels, captioner, one) for one in options])
     assert captioner.passes == [2, 1]
     assert [outcome.result.token_count <= 2 for outcome in outcomes] == [True, False, True]
 
@@ -164,7 +165,7 @@ def test_a_refused_picture_gives_its_place_back(bundle: Path) -> None:
 def test_a_stuck_model_fails_its_health_check(bundle: Path) -> None:
     service = make_service(bundle, stuck_batch_s=0.001)
     service.check_health()
-    service._batch_since_s = 1.0  # long ago on the performance counter
+    service.engine._batch_since_s = 1.0  # long ago on the performance counter
     with pytest.raises(ServingError, match="the model is stuck"):
         service.check_health()
 

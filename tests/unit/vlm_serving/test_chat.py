@@ -162,7 +162,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str, str]] =
         "no message of the role user",
     ),
     "another model": (
-        {"model": "gpt-4o"}, openai.NotFoundError, "unknown-model", "There is no model 'gpt-4o' here; there is 'captio",
+        {"model": "gpt-4o"}, openai.NotFoundError, "unknown-model", "There is no model 'gpt-4o'; known are: captioner",
     ),
     "a web address": (
         {"messages": [user({"type": "image_url", "image_url": {"url": "https://example.org/a.jpg"}})]},

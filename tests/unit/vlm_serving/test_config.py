@@ -1,9 +1,15 @@
 """Settings: bounds, contradictions, and what becomes of them in Ray Serve."""
 
+import importlib
+from pathlib import Path
+
 import pytest
+import yaml
 from pydantic import ValidationError
+from ray.serve.schema import DeploymentSchema, HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
 from vlm_serving.config import ServingConfig
+from vlm_serving.deploying import APPLICATION
 
 
 @pytest.mark.parametrize(
@@ -11,6 +17,9 @@ from vlm_serving.config import ServingConfig
     [
         ({"min_replicas": 3, "max_replicas": 2}, "min_replicas 3 exceeds max_replicas 2"),
         ({"max_pictures": 300}, "max_pictures 300 exceeds max_waiting_pictures 128"),
+        ({"ingress_min_replicas": 3}, "ingress_min_replicas 3 exceeds ingress_max_replicas 1"),
+        ({"models": {"captioner": "/b"}}, "models names 'captioner', which is model_name already"),
+        ({"deadline_s": 0}, "greater than 0"),
         ({"num_beams": 3}, "Extra inputs are not permitted"),  # comes with the bundle
         ({"attention": "flash"}, "'fused' or 'stock'"),
         ({"max_batch_size": 0}, "greater than or equal to 1"),
@@ -32,9 +41,62 @@ def test_a_replica_takes_a_gpu_where_there_is_one(cluster: dict[str, float], ask
     assert options["ray_actor_options"]["num_gpus"] == gpus
 
 
+@pytest.mark.parametrize(
+    ("cluster", "settings", "split"),
+    [
+        ({"CPU": 8}, {}, False),
+        ({"CPU": 8, "GPU": 1}, {}, True),
+        ({"CPU": 8, "GPU": 1}, {"num_gpus": 0}, False),
+        ({"CPU": 8}, {"num_gpus": 0.5}, True),  # a GPU node may come later
+        ({"CPU": 8}, {"max_replicas": 2}, True),
+        ({"CPU": 8}, {"min_replicas": 0}, True),
+        ({"CPU": 8}, {"split": True}, True),
+        ({"CPU": 8, "GPU": 1}, {"split": False}, False),
+    ],
+)
+def test_the_ingress_stands_apart_where_that_pays(
+    cluster: dict[str, float], settings: dict[str, object], split: bool
+) -> None:
+    assert ServingConfig(**settings).is_split(cluster) is split
+
+
+def test_models_and_ingress_scale_by_their_own_settings() -> None:
+    config = ServingConfig(
+        min_replicas=0, max_replicas=3, target_ongoing_requests=2, ingress_max_replicas=5, upscale_delay_s=1,
+        ingress_target_ongoing_requests=40, downscale_delay_s=9, ingress_num_cpus=0.25, num_gpus=0.5,
+    )  # fmt: skip
+    models, ingress = config.deployment_options({"CPU": 8, "GPU": 1}), config.ingress_options()
+    delays = {"upscale_delay_s": 1, "downscale_delay_s": 9}
+    assert models["autoscaling_config"] == {
+        "min_replicas": 0, "max_replicas": 3, "target_ongoing_requests": 2, **delays,
+    }  # fmt: skip
+    assert ingress["autoscaling_config"] == {
+        "min_replicas": 1, "max_replicas": 5, "target_ongoing_requests": 40, **delays,
+    }  # fmt: skip
+    assert models["ray_actor_options"] == {"num_cpus": 1, "num_gpus": 0.5}
+    assert ingress["ray_actor_options"] == {"num_cpus": 0.25, "num_gpus": 0}
+    assert ingress["max_ongoing_requests"] > config.front_waiting_pictures == 3 * config.max_waiting_pictures
+
+
 def test_the_replica_refuses_before_serve_does() -> None:
     config = ServingConfig(max_waiting_pictures=500)
     assert config.deployment_options({})["max_ongoing_requests"] > config.max_waiting_pictures
+
+
+def test_the_config_file_is_what_ray_and_the_builder_take() -> None:
+    """Ray's own schema passes over keys that it does not know: they are compared here."""
+    config = yaml.safe_load((Path(__file__).parents[3] / "deploy" / "serve.yaml").read_text())
+    parsed = ServeDeploySchema.model_validate(config)
+    application = config["applications"][0]
+    assert set(config) <= set(ServeDeploySchema.model_fields)
+    assert set(config["http_options"]) <= set(HTTPOptionsSchema.model_fields)
+    assert set(application) <= set(ServeApplicationSchema.model_fields)
+    assert all(set(one) <= set(DeploymentSchema.model_fields) for one in application["deployments"])
+    args = ServingConfig.model_validate(parsed.applications[0].args)
+    assert (parsed.applications[0].name, args.max_replicas) == (APPLICATION, 4)
+    module, _, name = application["import_path"].partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+    assert args.deadline_s < config["http_options"]["request_timeout_s"]
 
 
 def test_every_setting_is_described() -> None:

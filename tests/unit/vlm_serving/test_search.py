@@ -57,8 +57,9 @@ def theirs(model: Any, states: torch.Tensor, prompt: list[int], options: Generat
     beams: dict[str, Any] = {"length_penalty": options.length_penalty} if options.num_beams > 1 else {}
     with torch.inference_mode():
         tokens = model.text_decoder.generate(
-            input_ids=torch.tensor([prompt] * count), encoder_hidden_states=states,
-            encoder_attention_mask=torch.ones(states.shape[:2], dtype=torch.long), eos_token_id=EOS, pad_token_id=PAD,
+            input_ids=torch.tensor([prompt] * count, device=states.device), encoder_hidden_states=states,
+            encoder_attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=states.device),
+            eos_token_id=EOS, pad_token_id=PAD,
             max_new_tokens=options.max_new_tokens, min_new_tokens=options.min_new_tokens or None,
             num_beams=options.num_beams, num_return_sequences=captions, do_sample=False,
             no_repeat_ngram_size=options.no_repeat_ngram_size, repetition_penalty=options.repetition_penalty, **beams,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlm_assets.training.augmentation import Augmentation
-from vlm_assets.training.batches import IGNORED, Collator, Example, PairDataset, mix
+from vlm_assets.training.batches import IGNORED, Collator, Example, Normaliser, PairDataset, mix
 from vlm_serving.preprocessing import PreprocessingContract
 
 CONTRACT = PreprocessingContract(image_size_px=8, bos_token_id=5, eos_token_id=3, pad_token_id=0)
@@ -45,7 +45,7 @@ def test_a_pad_inside_a_caption_is_learnt_like_any_token() -> None:
 
 def test_pixels_are_normalised_as_the_contract_says() -> None:
     dataset = PairDataset([example(1)])
-    batch = Collator(CONTRACT)([dataset[0]])
+    batch = Normaliser(CONTRACT)(Collator(CONTRACT)([dataset[0]]))
     expected = (torch.from_numpy(dataset[0]["pixels"]).float() / 255 - torch.tensor(CONTRACT.mean).view(3, 1, 1)) / (
         torch.tensor(CONTRACT.std).view(3, 1, 1)
     )

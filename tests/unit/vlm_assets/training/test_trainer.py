@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from tests.tiny import picture_bytes, tiny_bundle
 from vlm_assets.errors import TrainingError
-from vlm_assets.training.batches import Collator, Example, PairDataset
+from vlm_assets.training.batches import Collator, Example, Normaliser, PairDataset
 from vlm_assets.training.recipe import TrainSettings
 from vlm_assets.training.trainer import resolve_device, train
 from vlm_serving.bundle import Bundle, open_bundle
@@ -81,7 +81,7 @@ def test_the_loss_is_torchs_cross_entropy_smoothed_over_the_tokens_that_are_lear
     pairs = [replace(pair, input_ids=(pair.input_ids[0], *[7, 8][:given], *pair.input_ids[1:]))
              for pair in examples(bundle.path)]  # fmt: skip
     dataset = PairDataset(pairs)
-    batch = Collator(bundle.contract)([dataset[index] for index in range(len(pairs))])
+    batch = Normaliser(bundle.contract)(Collator(bundle.contract)([dataset[index] for index in range(len(pairs))]))
     model = load_model(bundle.path)
     with torch.no_grad():
         logits = model(**batch).logits[:, given:-1]  # what comes after BOS and prompt is predicted from here on

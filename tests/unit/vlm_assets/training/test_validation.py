@@ -10,7 +10,7 @@ import torch
 from tests.tiny import tiny_bundle
 from tests.unit.vlm_assets.training.test_fine_tuning import validator
 from tests.unit.vlm_assets.training.test_trainer import FAST, examples
-from vlm_assets.training.batches import IGNORED, Collator, Example, PairDataset
+from vlm_assets.training.batches import IGNORED, Collator, Example, Normaliser, PairDataset
 from vlm_assets.training.trainer import train
 from vlm_serving.bundle import Bundle, open_bundle
 from vlm_serving.captioner import Captioner
@@ -24,12 +24,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def loss_per_token(bundle: Bundle, model: torch.nn.Module, pairs: list[Example]) -> float:
     """By hand, one pair at a time: the sum over all tokens by their number."""
-    dataset, collate = PairDataset(pairs), Collator(bundle.contract)
+    dataset, collate, normalise = PairDataset(pairs), Collator(bundle.contract), Normaliser(bundle.contract)
     model.eval()
     total = tokens = 0.0
     with torch.no_grad():
         for index in range(len(pairs)):
-            batch = collate([dataset[index]])
+            batch = normalise(collate([dataset[index]]))
             count = int((batch["labels"] != IGNORED).sum())
             total, tokens = total + float(model(**batch).loss) * count, tokens + count
     return total / tokens
