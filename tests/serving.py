@@ -14,7 +14,7 @@ from vlm_serving.config import ServingConfig
 from vlm_serving.engine import RunBatch, Submit
 from vlm_serving.request_log import RequestLog
 from vlm_serving.service import CaptionService
-from vlm_serving.telemetry import MemoryMeters
+from vlm_serving.telemetry import MemoryMeters, Meters
 from vlm_serving.web import create_web
 
 
@@ -51,10 +51,11 @@ def make_service(
     bundle: Path | None,
     log: RequestLog | None = None,
     batched: Callable[[RunBatch], Submit] | None = None,
+    meters: Meters | None = None,
     **settings: object,
 ) -> CaptionService:
-    """A service on the CPU with in-memory meters; without a bundle it is not ready."""
-    service = CaptionService(ServingConfig(device="cpu", **settings), MemoryMeters(), log, batched)
+    """A service on the CPU, by default with in-memory meters; without a bundle it is not ready."""
+    service = CaptionService(ServingConfig(device="cpu", **settings), meters or MemoryMeters(), log, batched)
     if bundle:
         service.put_model(str(bundle))
     return service

@@ -19,6 +19,7 @@ from vlm_serving.engine import LocalEngine
 from vlm_serving.errors import BundleError, ServingError
 from vlm_serving.exchange import CaptionJob, EngineState, JobResult
 from vlm_serving.model_shelf import OpenModel
+from vlm_serving.prometheus_meters import PrometheusMeters
 from vlm_serving.remote import RemoteEngine
 from vlm_serving.request_log import RequestLog
 from vlm_serving.security import read_keys
@@ -47,7 +48,7 @@ class ModelReplica:
     def __init__(self, config: ServingConfig) -> None:
         configure_logging()
         self.config = config
-        self.engine = LocalEngine(config, RayMeters(), keep=_multiplexed)
+        self.engine = LocalEngine(config, PrometheusMeters(also=RayMeters()), keep=_multiplexed)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load `{"bundle": …, "version": …, "models": {name: bundle}}` beside the models that serve, then swap.
@@ -107,7 +108,7 @@ class IngressReplica:
     def __init__(self, config: ServingConfig, models: Any) -> None:
         configure_logging()
         engine = RemoteEngine(models, config.model_name)
-        self.service = CaptionService(config, RayMeters(), open_log(config), engine=engine)
+        self.service = CaptionService(config, PrometheusMeters(also=RayMeters()), open_log(config), engine=engine)
 
     def __del__(self) -> None:
         """The last rows of the request log reach the disk."""

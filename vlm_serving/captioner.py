@@ -1,8 +1,6 @@
 """Pictures in, captions out: the one piece of code that captions, in evaluation and in serving alike."""
 
 import json
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,21 +11,31 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoTokenizer, BlipForConditionalGeneration
 
+from vlm_serving.attention import ANSWER_SIDE, heat, state_maps
 from vlm_serving.bundle import GOLDEN, Bundle
 from vlm_serving.decoder import Decoder
-from vlm_serving.errors import BundleError
-from vlm_serving.generation import GenerationOptions
+from vlm_serving.errors import BundleError, RequestError
+from vlm_serving.generation import FinishReason, GenerationOptions
 from vlm_serving.model import load_model
 from vlm_serving.packed import pack_linears
 from vlm_serving.preprocessing import decode_for_model, model_pixels
 from vlm_serving.search import Spoken, Start, search
-from vlm_serving.words import Word, caption_words, visible_pieces
+from vlm_serving.words import Word, caption_words, tidy, visible_pieces
 
-SPLIT_WORDS = re.compile(r"(?<=\w) (-) (?=\w)|(?<=\w) (') (?=s\b)")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Golden vectors hold across machines only up to rounding: one grey level in the input, cosine in the embedding.
 GOLDEN_MAX_PIXEL_DIFFERENCE = 1
 GOLDEN_MIN_COSINE = {"fp32": 0.999, "bf16": 0.98, "fp16": 0.98}
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """What else could be said of a picture, in the words of Caption."""
+
+    text: str
+    confidence: float
+    token_count: int
+    finish_reason: FinishReason
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,10 @@ class Caption:
     embedding: NDArray[np.float32]  # (D,) mean of the vision encoder's last states
     words: tuple[Word, ...] = ()  # joined by spaces they are the text
     token_ids: tuple[int, ...] = ()  # as generated: after start and prompt, with the end, without padding
-    finish_reason: str = "stop"  # stop: it is complete; length: it was cut off
+    finish_reason: FinishReason = "stop"  # stop: it is complete; length: it was cut off
+    alternatives: tuple[Alternative, ...] = ()  # the next best, best first: `num_captions` - 1 of them
+    read_token_count: int = 0  # what the decoder read before it spoke: patches of the picture, start and prompt
+    heat: NDArray[np.uint8] | None = None  # (W, G, G) where the model looked for each word, if it was asked
 
 
 class Captioner:
@@ -90,32 +101,66 @@ class Captioner:
         return self.caption_pixels(pixels, options)
 
     @torch.inference_mode()
-    def caption_pixels(self, pixels: NDArray[np.uint8], options: GenerationOptions | None = None) -> list[Caption]:
-        """Caption pictures already at the model's size: uint8 (B, 3, H, W), as `model_pixels` gives them."""
+    def caption_pixels(
+        self, pixels: NDArray[np.uint8], options: GenerationOptions | None = None, *, explain: bool = False
+    ) -> list[Caption]:
+        """Caption pictures already at the model's size: uint8 (B, 3, H, W), as `model_pixels` gives them.
+
+        `explain` adds `heat`, for one more pass of the decoder over what was said; the picture is not read again.
+        Raises RequestError for a prompt that leaves no room.
+        """
+        options = self._within(options or self.options)
+        start = self._start(options)
         states = self.encode(torch.from_numpy(pixels))  # (B, T, D)
         embeddings = states.float().mean(dim=1).cpu().numpy()  # (B, D)
-        found = search(self.decoder, states, self._start(), self._within(options or self.options))
-        return [self._caption(spoken[0], embedding) for spoken, embedding in zip(found, embeddings, strict=True)]
+        found = search(self.decoder, states, start, options)
+        read = states.shape[1] + len(start.token_ids)
+        captions = [self._caption(spoken, embedding, read) for spoken, embedding in zip(found, embeddings, strict=True)]
+        return self._explained(captions, states, start) if explain else captions
 
-    def _start(self) -> Start:
+    def _explained(self, captions: list[Caption], states: torch.Tensor, start: Start) -> list[Caption]:
+        found = state_maps(self, states, [caption.token_ids for caption in captions], start.token_ids)
+        return [
+            replace(caption, heat=heat(one.maps, ANSWER_SIDE)) for caption, one in zip(captions, found, strict=True)
+        ]
+
+    def _start(self, options: GenerationOptions) -> Start:
         contract = self.bundle.contract
-        return Start((contract.bos_token_id, *self.prompt_ids), contract.eos_token_id)
+        prompt_ids = self.prompt_ids
+        if options.prompt is not None:
+            prompt_ids = self.tokenizer.encode(options.prompt, add_special_tokens=False)
+            room = self.decoder.max_tokens - 1 - options.max_new_tokens
+            if len(prompt_ids) > room:
+                raise RequestError(
+                    f"prompt has {len(prompt_ids)} tokens; beside {options.max_new_tokens} new ones the model has room "
+                    f"for {room}. Shorten it, or ask for fewer by max_new_tokens."
+                )
+        return Start((contract.bos_token_id, *prompt_ids), contract.eos_token_id)
 
     def _within(self, options: GenerationOptions) -> GenerationOptions:
         longest = min(options.max_new_tokens, self.bundle.contract.max_caption_tokens)
         return replace(options, max_new_tokens=longest, min_new_tokens=min(options.min_new_tokens, longest))
 
-    def _caption(self, spoken: Spoken, embedding: NDArray[np.float32]) -> Caption:
-        text = tidy(self.tokenizer.decode(spoken.token_ids, skip_special_tokens=True))
+    def _caption(self, found: Sequence[Spoken], embedding: NDArray[np.float32], read_token_count: int) -> Caption:
+        """All that was found for one picture, best first, as a caption with its alternatives."""
+        spoken, text = found[0], self._text(found[0])
         return Caption(
             text=text,
-            confidence=math.exp(sum(spoken.logprobs) / len(spoken.logprobs)),
+            confidence=spoken.confidence,
             token_count=len(spoken.token_ids),
             embedding=embedding,
             words=caption_words(text, visible_pieces(self.tokenizer, spoken.token_ids), spoken.logprobs),
             token_ids=spoken.token_ids,
             finish_reason=spoken.finish_reason,
+            alternatives=tuple(
+                Alternative(self._text(other), other.confidence, len(other.token_ids), other.finish_reason)
+                for other in found[1:]
+            ),
+            read_token_count=read_token_count,
         )
+
+    def _text(self, spoken: Spoken) -> str:
+        return tidy(self.tokenizer.decode(spoken.token_ids, skip_special_tokens=True))
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, H, W) -> the model's input, (B, 3, H, W) in the model's precision."""
@@ -173,11 +218,6 @@ class Captioner:
 
     def _golden_name(self, entry: dict[str, Any]) -> str:
         return f"Golden picture {entry['picture']} of bundle {self.version}"
-
-
-def tidy(text: str) -> str:
-    """A decoded caption as a person would write it: BERT's tokenizer takes "t-shirt" and "man's" apart."""
-    return SPLIT_WORDS.sub(lambda match: match[1] or match[2], text.strip())
 
 
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -109,6 +109,9 @@ class ServingConfig(BaseModel):
     request_log: str = Field("", description="Directory of the request log; empty: $VLM_REQUEST_LOG, or none.")
     request_log_max_bytes: int = Field(GIBIBYTE, ge=MEBIBYTE, description="Size of the log before old rows go.")
     request_log_flush_s: float = Field(5, gt=0, description="Longest time a row waits before it is on disk, seconds.")
+    feedback_log_max_bytes: int = Field(
+        64 * MEBIBYTE, ge=0, description="Size of the log of corrections, in `feedback` under it; beyond it: 507."
+    )
 
     @field_validator("fetch_private_networks")
     @classmethod

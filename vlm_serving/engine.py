@@ -15,7 +15,7 @@ from vlm_serving.answer_cache import AnswerCache
 from vlm_serving.batching import Batcher
 from vlm_serving.captioner import Caption, Captioner
 from vlm_serving.config import ServingConfig
-from vlm_serving.errors import PictureFailedError, ServingError
+from vlm_serving.errors import PictureFailedError, RequestError, ServingError
 from vlm_serving.exchange import CaptionJob, EngineState, JobResult, ModelCard
 from vlm_serving.generation import GenerationOptions
 from vlm_serving.health import GoldenProbe
@@ -32,6 +32,7 @@ class Item:
     pixels: NDArray[np.uint8]  # (3, H, W)
     captioner: Captioner
     options: GenerationOptions
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class LocalEngine:
             else:
                 pixels = list(job.pixels)
             options = replace(captioner.options, **job.options)
-            return await self._caption(card, pixels, job.sha256, Item(pixels[0], captioner, options))
+            return await self._caption(card, pixels, job.sha256, Item(pixels[0], captioner, options, job.explain))
 
     async def run_batch(self, items: list[Item]) -> list[Outcome]:
         """Caption a batch in the model's thread; an item's error is its own outcome, never the batch's."""
@@ -191,7 +192,7 @@ def warm_up(captioner: Captioner, max_batch_size: int) -> None:
 
 def pass_of(item: Item) -> Hashable:
     """Equal for items that can go through the model in one pass; with the picture, all that its caption hangs on."""
-    return item.captioner.version, item.options
+    return item.captioner.version, item.options, item.explain
 
 
 def caption_items(items: Sequence[Item]) -> list[Outcome]:
@@ -211,7 +212,10 @@ def caption_items(items: Sequence[Item]) -> list[Outcome]:
 def _caption_group(items: Sequence[Item]) -> list[Caption | ServingError]:
     """One pass for items of one model and options; if it fails, each alone, so that only the culprit fails."""
     try:
-        return list(items[0].captioner.caption_pixels(np.stack([item.pixels for item in items]), items[0].options))
+        first, pixels = items[0], np.stack([item.pixels for item in items])
+        return list(first.captioner.caption_pixels(pixels, first.options, explain=first.explain))
+    except RequestError as error:  # of the options, which all of them share
+        return [error for _ in items]
     except Exception as error:
         if len(items) == 1:
             LOGGER.exception("captioning failed")

@@ -16,6 +16,10 @@ ServingError                     500 internal-error
 ├── DeadlineExceededError        504 deadline-exceeded       it took longer than the request or the settings allow
 ├── ClientGoneError              499 client-gone             who asked has closed the connection; for the log only
 ├── PictureFailedError           500 captioning-failed       the model raised on a picture that decoded well
+├── FeedbackOffError             501 feedback-off            corrections are not kept here
+├── FeedbackFullError            507 feedback-full           the log of corrections has reached its limit
+├── FeedbackNotKeptError         503 feedback-not-kept       the disk did not take a correction
+├── MetricsOffError              501 metrics-off             this process keeps no numbers for Prometheus
 ├── OverloadedError              503 overloaded              the queue is full; try again later
 ├── NotReadyError                503 not-ready               no model is loaded yet
 ├── BundleError                  500 bad-bundle              a bundle is incomplete, altered or behaves otherwise
@@ -182,3 +186,31 @@ class PictureFailedError(ServingError):
     """The model raised on one picture that decoded well."""
 
     slug = "captioning-failed"
+
+
+class FeedbackOffError(ServingError):
+    """This server keeps no corrections."""
+
+    http_status = 501
+    slug = "feedback-off"
+
+
+class FeedbackFullError(ServingError):
+    """The log of corrections has as many bytes as it may have."""
+
+    http_status = 507
+    slug = "feedback-full"
+
+
+class FeedbackNotKeptError(ServingError):
+    """A correction could not be written."""
+
+    http_status = 503
+    slug = "feedback-not-kept"
+
+
+class MetricsOffError(ServingError):
+    """This process keeps no numbers for Prometheus."""
+
+    http_status = 501
+    slug = "metrics-off"

@@ -6,7 +6,7 @@ look otherwise, the engine says so, and gets the encoded pictures: nothing is ca
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,12 @@ class CaptionJob:
     """The pictures of one request, as `card` wants them; `encoded` holds the files instead if that was wrong."""
 
     card: ModelCard
-    options: Mapping[str, int]  # by name; what is missing is the model's own
+    options: Mapping[str, Any]  # by name; what is missing is the model's own
     sha256: Sequence[str]  # of each picture's file
     pixels: Sequence[NDArray[np.uint8]] = ()  # each (3, H, W)
     encoded: Sequence[bytes] = ()
     left_s: float | None = None  # then nobody waits for it any more
+    explain: bool = False  # captions also carry where the model looked
 
 
 @dataclass(frozen=True)

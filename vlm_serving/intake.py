@@ -1,12 +1,14 @@
 """What a request carries: pictures and options, out of multipart, JSON or a raw body, never more bytes than allowed."""
 
+import asyncio
 import base64
 import binascii
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -20,10 +22,11 @@ from vlm_serving.errors import (
     PictureTooLargeError,
     RequestError,
 )
-from vlm_serving.schemas import AskedBody, CaptionRequestBody
+from vlm_serving.fetching import fetch
+from vlm_serving.schemas import AskedBody, CaptionRequestBody, PictureBody
 from vlm_serving.service import Upload, named
 
-M = TypeVar("M", CaptionRequestBody, AskedBody)
+M = TypeVar("M", bound=BaseModel)
 ACCEPTED = "multipart/form-data with fields 'files', application/json, or a picture as the body (image/*)"
 
 
@@ -38,8 +41,8 @@ async def read_request(request: Request, config: ServingConfig) -> tuple[list[Up
     if kind == "multipart/form-data":
         uploads = await _from_multipart(request, config)
     elif kind == "application/json":
-        body = _parse_json(await _body(request, config.max_body_bytes))
-        uploads = _from_json(body, config)
+        body = await _json(request, CaptionRequestBody, config.max_body_bytes)
+        uploads = await _from_json(body, config)
         options = options.model_copy(update=body.options.model_dump(exclude_none=True))
         options = options.model_copy(update={"model": body.model or options.model})
     elif kind.startswith("image/") or kind == "application/octet-stream":
@@ -110,34 +113,87 @@ def _label(field: str, index: int, filename: str | None) -> str:
     return f"{field}[{index}] ({name})" if name else f"{field}[{index}]"
 
 
-def _parse_json(body: bytes) -> CaptionRequestBody:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise MalformedRequestError(f"The body is not JSON: {error}. Send {{'images': [{{'base64': …}}]}}.") from error
-    return _validated(CaptionRequestBody, value, "the body")
+async def read_json(request: Request, model: type[M], max_bytes: int) -> M:
+    """The body of a POST that takes JSON only, as a `model`.
+
+    Raises MediaTypeError, BodyTooLargeError, MalformedRequestError, RequestError.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise MediaTypeError(f"The content type is {kind or 'missing'!r}. Send application/json.")
+    return await _json(request, model, max_bytes)
 
 
-def _validated(model: type[M], value: Any, where: str) -> M:
+async def _json(request: Request, model: type[M], max_bytes: int) -> M:
+    body = await _body(request, max_bytes)
     try:
-        return model.model_validate(value)
+        value = from_json(body, allow_inf_nan=False)  # unlike json.loads it refuses half a surrogate pair
+    except ValueError as error:
+        raise MalformedRequestError(f"The body is not JSON: {error}. See /docs for the form.") from error
+    return _validated(model, value, "the body", strict=True)
+
+
+def _validated(model: type[M], value: Any, where: str, *, strict: bool = False) -> M:
+    """`strict`: numbers are no strings and strings no numbers; a query has nothing but strings."""
+    try:
+        return model.model_validate(value, strict=strict)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, one['loc'])) or where}: {one['msg']}" for one in error.errors()[:5]]
+        faults = [fault(one, where) for one in error.errors(include_url=False)[:5]]
         raise RequestError(f"In {where}: {'; '.join(faults)}. See /docs for the form.") from error
 
 
-def _from_json(body: CaptionRequestBody, config: ServingConfig) -> list[Upload]:
+def fault(error: Mapping[str, Any], where: str) -> str:
+    """What is wrong at which place, with the value that stands there if it is short."""
+    value = error["input"]
+    seen = f", not {value!r}" if isinstance(value, int | float | str) and len(repr(value)) <= 40 else ""
+    return f"{'.'.join(map(str, error['loc'])) or where}: {error['msg']}{seen}"
+
+
+async def _from_json(body: CaptionRequestBody, config: ServingConfig) -> list[Upload]:
     if len(body.images) > config.max_pictures:
         raise RequestError(
             f"The request has {len(body.images)} pictures; the limit is {config.max_pictures}. Split it."
         )
-    return [_from_base64(image.base64, index) for index, image in enumerate(body.images)]
+    return list(await asyncio.gather(*(_from_image(image, i, config) for i, image in enumerate(body.images))))
 
 
-def _from_base64(text: str, index: int) -> Upload:
+async def _from_image(image: PictureBody, index: int, config: ServingConfig) -> Upload:
     name = f"images[{index}]"
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
+    if "url" in image.model_fields_set:
+        return await picture_at(image.url, index, name, config)
+    if image.base64.startswith("data:"):
+        return await picture_at(image.base64, index, name, config)
+    return _from_base64(image.base64, index, name)
+
+
+async def picture_at(url: str, index: int, name: str, config: ServingConfig) -> Upload:
+    """The picture of a data URL, or of a place that pictures may be fetched from. `index` and `name` tell which of the
+    request's it is, in errors.
+
+    Raises PictureError, UrlRefusedError, UrlFailedError.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme.lower() != "data":
+        return Upload(name, await _fetched(url, index, name, config))
+    head, comma, content = rest.partition(",")
+    if not comma:
+        raise named(PictureError("the data URL has no comma before its content. Send it again."), index, name)
+    data = unquote_to_bytes(content)  # RFC 2397: either kind may be percent-encoded
+    if head.strip().lower().endswith(";base64"):
+        return _from_base64(data.decode("latin-1"), index, name)
+    return Upload(name, data)
+
+
+async def _fetched(url: str, index: int, name: str, config: ServingConfig) -> bytes:
+    try:
+        return await fetch(url, config.fetch_rules)
+    except PictureError as error:
+        raise named(error, index, name) from error
+    except RequestError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _from_base64(text: str, index: int, name: str) -> Upload:
     try:
         return Upload(name, base64.b64decode("".join(text.split()), validate=True))
     except (binascii.Error, ValueError) as error:

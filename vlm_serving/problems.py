@@ -26,10 +26,27 @@ TITLES = {
     "deadline-exceeded": "The answer was not there in time",
     "client-gone": "The client has closed the connection",
     "captioning-failed": "The model failed on a picture",
+    "feedback-off": "Corrections are not kept here",
+    "feedback-full": "No more corrections can be kept",
+    "feedback-not-kept": "The correction could not be kept",
+    "metrics-off": "There are no numbers here",
     "not-found": "There is nothing at this address",
     "method-not-allowed": "The address does not take this method",
     "internal-error": "The server failed",
 }
+
+
+def problem_document(status: int, slug: str, detail: str, request_id: str) -> dict[str, Any]:
+    """The document's members. `error` says the same as OpenAI's clients read it: they look nowhere else."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return {
+        "type": f"urn:vlm-captioning:problem:{slug}",
+        "title": TITLES.get(slug, slug),
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+        "error": {"message": detail, "type": kind, "param": None, "code": slug},
+    }
 
 
 def problem(
@@ -41,14 +58,7 @@ def problem(
     retry_s: int | None = None,
 ) -> JSONResponse:
     """A problem document; 429 and 503 always carry Retry-After, seconds."""
-    body = {
-        "type": f"urn:vlm-captioning:problem:{slug}",
-        "title": TITLES.get(slug, slug),
-        "status": status,
-        "detail": detail,
-        "request_id": request_id,
-        **(extra or {}),
-    }
+    body = problem_document(status, slug, detail, request_id) | (extra or {})
     headers = {"retry-after": str(retry_s or RETRY_AFTER_S)} if status in (429, 503) else None
     return JSONResponse(body, status, headers, MEDIA_TYPE)
 

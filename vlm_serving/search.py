@@ -3,6 +3,7 @@
 Pictures that are done leave the batch. What is said of a picture depends on no other picture of its batch.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from transformers.generation.logits_process import (
 )
 
 from vlm_serving.decoder import Decoder
-from vlm_serving.generation import GenerationOptions
+from vlm_serving.generation import FinishReason, GenerationOptions
 
 NEVER = -1.0e9  # transformers' score of what must not be chosen
 
@@ -42,7 +43,12 @@ class Spoken:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     score: float  # what the search compared: the sum of logprobs, with beams over length ** length_penalty
-    finish_reason: str  # stop: the caption is complete; length: it was cut off
+    finish_reason: FinishReason  # stop: the caption is complete; length: it was cut off
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the tokens' probabilities."""
+        return math.exp(sum(self.logprobs) / len(self.logprobs))
 
 
 @torch.inference_mode()

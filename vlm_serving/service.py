@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,10 @@ from vlm_serving.errors import (
     ServingError,
 )
 from vlm_serving.exchange import CaptionJob, Engine, EngineState, JobResult, ModelCard
-from vlm_serving.generation import GenerationOptions
+from vlm_serving.feedback_log import FeedbackLog
 from vlm_serving.images import PictureLimits
 from vlm_serving.model_slot import ModelSlot
+from vlm_serving.options import options_to_send
 from vlm_serving.picture_stats import PictureStatistics, picture_statistics
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
 from vlm_serving.request_log import LogRow, RequestLog
@@ -80,6 +82,7 @@ class CaptionService:
         self.config = config
         self.meters = meters
         self.log = log
+        self.feedback = FeedbackLog(log.directory / "feedback", config.feedback_log_max_bytes) if log else None
         self.engine: Engine = engine or LocalEngine(config, meters, batched)
         self._decoders = ThreadPoolExecutor(config.decode_threads, "decode")
         self._waiting = 0
@@ -121,22 +124,25 @@ class CaptionService:
         self,
         uploads: Sequence[Upload],
         request_id: str,
-        asked: Mapping[str, int] | None = None,
+        asked: Mapping[str, Any] | None = None,
         *,
         model: str = "",
+        explain: bool = False,
         timeout_s: float | None = None,
     ) -> Answer:
         """Caption 1..N pictures as one request; all or none. `asked`: options by name, the bundle's own for the rest.
 
-        `timeout_s` shortens the deadline of the settings. Cancelling it takes its pictures out of every queue. Raises
-        NotReadyError, UnknownModelError, OverloadedError, RequestError (count, options), DeadlineExceededError,
-        PictureError with the picture's name and an attribute `picture_index`, PictureFailedError.
+        `explain`: captions also carry where the model looked. `timeout_s` shortens the deadline of the settings.
+        Cancelling it takes its pictures out of every queue. Raises NotReadyError, UnknownModelError, OverloadedError,
+        RequestError (count, options), DeadlineExceededError, PictureError with the picture's name and an attribute
+        `picture_index`, PictureFailedError.
         """
         limit_s = min(self.config.deadline_s, timeout_s or self.config.deadline_s)
         deadline = asyncio.timeout(limit_s)
         try:
             async with deadline:
-                return await self._caption(uploads, request_id, asked or {}, model, time.perf_counter() + limit_s)
+                until_s = time.perf_counter() + limit_s
+                return await self._caption(uploads, request_id, asked or {}, model, explain, until_s)
         except TimeoutError as error:
             raise DeadlineExceededError(
                 f"The request was not answered within {limit_s:g} s; its pictures were taken out of the queue. "
@@ -163,19 +169,25 @@ class CaptionService:
         return self.engine
 
     async def _caption(
-        self, uploads: Sequence[Upload], request_id: str, asked: Mapping[str, int], model: str, deadline_s: float
+        self,
+        uploads: Sequence[Upload],
+        request_id: str,
+        asked: Mapping[str, Any],
+        model: str,
+        explain: bool,
+        deadline_s: float,
     ) -> Answer:
         started_s = time.perf_counter()
         card = await self.card(model)  # where models sleep, this waits until one is awake
         decoding_s = time.perf_counter()
-        options = self._checked(asked, card.options)
+        options = options_to_send(asked, card.options, self.config)
         self._admit(len(uploads))
         try:
             prepared = await self._decode(uploads, card.contract)
             decoded_s = time.perf_counter()
             job = CaptionJob(
                 card, options, [one.sha256 for one in prepared], [one.pixels for one in prepared],
-                left_s=deadline_s - decoded_s,
+                left_s=deadline_s - decoded_s, explain=explain,
             )  # fmt: skip
             result = await self._ask(job, uploads)
         finally:
@@ -193,15 +205,6 @@ class CaptionService:
             result = await self.engine.caption(replace(job, card=result.card, pixels=(), encoded=encoded))
         self._usual_s = 0.8 * self._usual_s + 0.2 * (time.perf_counter() - asked_s)
         return result
-
-    def _checked(self, asked: Mapping[str, int], own: GenerationOptions) -> Mapping[str, int]:
-        """What the request asks for, within the limits; it may always ask for what the model does anyway."""
-        limits = {"max_new_tokens": self.config.max_new_tokens, "num_beams": self.config.max_num_beams}
-        for name, value in asked.items():
-            limit = max(limits[name], getattr(own, name))
-            if not 1 <= value <= limit:
-                raise RequestError(f"{name} is {value}; it must be 1 to {limit}. Leave it out for the model's own.")
-        return asked
 
     def _admit(self, count: int) -> None:
         if not 1 <= count <= self.config.max_pictures:

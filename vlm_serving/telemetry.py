@@ -13,6 +13,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "vlm_requests": ("Requests answered, by HTTP status.", ("status",)),
     "vlm_rejected": ("Requests refused, by reason.", ("reason",)),
     "vlm_pictures": ("Pictures captioned, by model version.", ("version",)),
+    "vlm_feedback": ("Corrections kept.", ()),
     "vlm_cache_hits": ("Pictures answered without the model: the same was asked for before.", ()),
     "vlm_model_loads": ("Bundles loaded, by outcome.", ("outcome",)),
     "vlm_request_log_dropped": ("Request-log rows lost because the writer could not keep up.", ()),

@@ -1,28 +1,27 @@
 """The HTTP face: FastAPI routes over a CaptionService, without a word of Ray: it runs in a test as it does live."""
 
-import re
-import time
-import uuid
 from collections.abc import Callable
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vlm_serving.connection import asked_timeout_s, while_connected
-from vlm_serving.errors import ServingError
-from vlm_serving.intake import read_request
-from vlm_serving.openapi import CAPTIONS_OPENAPI, PROBLEM_RESPONSES
+from vlm_serving.envelope import Envelope
+from vlm_serving.errors import RequestError, ServingError
+from vlm_serving.intake import fault
+from vlm_serving.openapi import describe
 from vlm_serving.problems import problem, problem_of
-from vlm_serving.schemas import CaptionBody, CaptionResponse, ModelBody, ModelsBody, ReadyBody, TimingsBody
+from vlm_serving.routes_captions import captions_router
+from vlm_serving.routes_chat import chat_router
+from vlm_serving.routes_feedback import feedback_router
+from vlm_serving.routes_metrics import metrics_router
+from vlm_serving.routes_models import models_router
 from vlm_serving.security import Guard
-from vlm_serving.service import Answer, CaptionService, caption_id
-from vlm_serving.telemetry import LOGGER, log_event
+from vlm_serving.service import CaptionService
 
 PAGES = Path(__file__).parent / "playground"
 PAGE_HEADERS = {
@@ -31,8 +30,6 @@ PAGE_HEADERS = {
     "cache-control": "no-cache",
     "x-content-type-options": "nosniff",
 }
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-QUIET = {"/healthz", "/readyz"}  # probes: asked every few seconds, not worth a log line each
 
 
 def create_web(
@@ -51,11 +48,16 @@ def create_web(
         description="Every answer names the model version that gave it. Errors are RFC 9457 problem documents.",
     )
     web.add_exception_handler(ServingError, _on_serving_error)
+    web.add_exception_handler(RequestValidationError, _on_validation_error)
     web.add_exception_handler(HTTPException, _on_http_exception)
     web.add_middleware(Guard, config_of=lambda: service_of().config)
     web.add_middleware(Envelope, service_of=service_of, own_request_id=own_request_id)
-    _add_captions(web, service_of)
-    _add_probes(web, service_of, replica_of)
+    web.include_router(captions_router(service_of))
+    web.include_router(chat_router(service_of))
+    web.include_router(feedback_router(service_of))
+    web.include_router(metrics_router(service_of))
+    web.include_router(models_router(service_of, replica_of))
+    describe(web, service_of)
 
     @web.get("/", include_in_schema=False)
     async def playground() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
@@ -72,91 +74,17 @@ def _page(name: str) -> HTMLResponse:
     return HTMLResponse((PAGES / name).read_text(encoding="utf-8"), headers=PAGE_HEADERS)
 
 
-def _add_captions(web: FastAPI, service_of: Callable[[], CaptionService]) -> None:
-    @web.post(
-        "/v1/captions",
-        summary="Caption one or more pictures",
-        response_model=CaptionResponse,
-        openapi_extra=CAPTIONS_OPENAPI,
-        responses=PROBLEM_RESPONSES,
-    )
-    async def captions(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        """All pictures of a request are captioned, or none: the problem then names the first that cannot be read."""
-        started_s = time.perf_counter()
-        service = service_of()
-        service.require_model()  # without one there is no point in reading the body
-        timeout_s = asked_timeout_s(request.headers, service.config.deadline_s)
-        uploads, options = await read_request(request, service.config)
-        request_id: str = request.state.request_id
-        asked = options.model_dump(exclude_none=True)
-        model = asked.pop("model", "")
-        work = service.caption(uploads, request_id, asked, model=model, timeout_s=timeout_s)
-        answer = await while_connected(request, work)
-        body = _response(answer, answer.model, request_id, started_s)
-        return JSONResponse(body.model_dump(), headers={"x-model-version": answer.version})
-
-    @web.get("/v1/models", summary="Which models answer", response_model=ModelsBody)
-    async def models() -> ModelsBody:  # pyright: ignore[reportUnusedFunction]
-        """The first is the one that answers if a request names none."""
-        state = await service_of().state()
-        first = state.card()
-        others = [card for _, card in sorted(state.cards.items()) if card is not first]
-        return ModelsBody(models=[ModelBody(name=card.name, version=card.version) for card in (first, *others)])
-
-
-def _add_probes(web: FastAPI, service_of: Callable[[], CaptionService], replica_of: Callable[[], str]) -> None:
-    @web.get("/healthz", summary="Is the process alive?")
-    async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
-        service_of().check_health()
-        return {"status": "ok"}
-
-    @web.get("/readyz", summary="Can captions be had now?", response_model=ReadyBody, responses={503: {}})
-    async def readyz(fresh: bool = False) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        """503 until a bundle is loaded and its golden vectors are reproduced. `fresh` wakes a replica that sleeps."""
-        service = service_of()
-        state = await service.state(fresh)
-        card = state.cards.get(state.default)
-        body = ReadyBody(
-            ready=card is not None,
-            model=ModelBody(name=state.default, version=card.version if card else ""),
-            replica=state.replica or replica_of(),
-            loading=state.loading,
-            error=state.error,
-            refused=state.refused,
-        )
-        headers = {"x-model-version": card.version} if card else {"retry-after": "2"}
-        return JSONResponse(body.model_dump(), 200 if card else 503, headers)
-
-
-def _response(answer: Answer, model_name: str, request_id: str, started_s: float) -> CaptionResponse:
-    """Times as the caller sees them: `decode` includes reading the body."""
-    total_ms = 1000 * (time.perf_counter() - started_s)
-    count = len(answer.captions)
-    return CaptionResponse(
-        request_id=request_id,
-        model=ModelBody(name=model_name, version=answer.version),
-        captions=[
-            CaptionBody(
-                id=caption_id(request_id, index, count),
-                text=caption.text,
-                confidence=round(min(1.0, max(0.0, caption.confidence)), 6),
-                token_count=caption.token_count,
-            )
-            for index, caption in enumerate(answer.captions)
-        ],
-        timings_ms=TimingsBody(
-            decode=round(answer.decode_ms + total_ms - answer.total_ms, 3),
-            queue=round(answer.queue_ms, 3),
-            caption=round(answer.caption_ms, 3),
-            total=round(total_ms, 3),
-        ),
-    )
-
-
 async def _on_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
     request.state.reason = error.slug
     return problem_of(error, request.state.request_id)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    """FastAPI's own 422, of parameters that it reads itself, in the same shape."""
+    assert isinstance(error, RequestValidationError)
+    faults = [fault(one, "the request") for one in error.errors()[:5]]
+    return await _on_serving_error(request, RequestError(f"{'; '.join(faults)}. See /docs for the form."))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -168,68 +96,6 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     answer = problem(error.status_code, slug, detail, request.state.request_id)
     answer.headers.update(error.headers or {})
     return answer
-
-
-class Envelope:
-    """Gives each request an id, counts and logs its answer, and turns what nobody expected into a plain 500 problem."""
-
-    def __init__(self, app: ASGIApp, service_of: Callable[[], CaptionService], own_request_id: bool) -> None:
-        self._app = app
-        self._service_of = service_of
-        self._own_request_id = own_request_id
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection."""
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        started_s = time.perf_counter()
-        state: dict[str, Any] = scope.setdefault("state", {})
-        request_id = state["request_id"] = _request_id(scope)
-        status = 0
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                if self._own_request_id:
-                    message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_id)
-        except Exception:
-            LOGGER.exception("request failed", extra={"fields": {"request_id": request_id}})
-            state["reason"] = "internal-error"
-            if status == 0:  # nothing sent yet
-                detail = f"An unexpected error; the log has it under request id {request_id}. Report it."
-                await problem(500, "internal-error", detail, request_id)(scope, receive, send_with_id)
-        finally:
-            self._record(scope, status, started_s)
-
-    def _record(self, scope: Scope, status: int, started_s: float) -> None:
-        state = scope["state"]
-        reason = state.get("reason", "")
-        meters = self._service_of().meters
-        if scope["path"] not in QUIET:
-            meters.count("vlm_requests", status=str(status))
-            log_event(
-                "request",
-                request_id=state["request_id"],
-                caller=state.get("caller", ""),
-                method=scope["method"],
-                path=scope["path"],
-                status=status,
-                reason=reason,
-                duration_ms=round(1000 * (time.perf_counter() - started_s), 1),
-            )
-        if reason:
-            meters.count("vlm_rejected", reason=reason)
-
-
-def _request_id(scope: Scope) -> str:
-    """The caller's id if it is a sane one, else a new one."""
-    given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def _package_version() -> str:

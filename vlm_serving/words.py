@@ -1,11 +1,13 @@
 """A caption's words and how sure the model was of each: word pieces put together again."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 CONTINUED = "##"  # begins a piece that goes on with the word before it
+SPLIT_WORDS = re.compile(r"(?<=\w) (-) (?=\w)|(?<=\w) (') (?=s\b)")
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,11 @@ class Word:
 
     text: str
     probability: float
+
+
+def tidy(text: str) -> str:
+    """A decoded caption as a person would write it: BERT's tokenizer takes "t-shirt" and "man's" apart."""
+    return SPLIT_WORDS.sub(lambda match: match[1] or match[2], text.strip())
 
 
 def caption_words(text: str, pieces: Sequence[str], logprobs: Sequence[float]) -> tuple[Word, ...]:

@@ -12,7 +12,7 @@ import torch
 from transformers import BlipForConditionalGeneration
 
 from tests.tiny import picture_bytes, tiny_bundle
-from tests.unit.vlm_serving.test_search import BOS, EOS, ids_of, states_of, talkative, theirs
+from tests.unit.vlm_serving.test_search import BOS, EOS, assert_equal, states_of, talkative, theirs
 from vlm_assets.training import trainer
 from vlm_assets.training.batches import Example
 from vlm_assets.training.recipe import TrainSettings
@@ -63,7 +63,7 @@ def test_tokens_equal_generate_on_the_gpu_too_whatever_came_before() -> None:
         options, count, prompt = draw(random)
         states, start = states_of(count, seed).cuda(), [BOS, *prompt]
         found = search(decoder, states, Start(tuple(start), EOS), options)
-        assert ids_of(found) == theirs(model, states, start, options), (seed, options, count, prompt)
+        assert_equal(found, theirs(model, states, start, options), (seed, options, count, prompt))
 
 
 def test_the_gpu_captions_as_the_cpu_does_and_golden_vectors_hold_in_both_precisions(bundle: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import GOOD
+from tests.serving import GOOD, make_client, make_service
+from tests.tiny import tiny_bundle
 from vlm_serving.errors import PictureTooLargeError, ServingError, UrlFailedError, UrlRefusedError
 from vlm_serving.fetching import FetchRules, fetch
 
@@ -248,3 +249,24 @@ def test_tls_is_verified_against_the_name_though_an_address_is_connected_to(tmp_
         assert "could not be fetched (ConnectError)" in str(error)
         assert names == [HOST]
         assert len(seen) == before
+
+
+def test_both_routes_take_urls_of_listed_hosts(port: int, tmp_path: Path) -> None:
+    settings = {"fetch_hosts": ["localhost"], "fetch_plain_http": True, "fetch_ports": [port]}
+    service = make_service(
+        tiny_bundle(tmp_path / "b"), **settings, fetch_private_networks=["127.0.0.0/8", "::1/128"], max_pictures=3
+    )
+    client, url = make_client(service), f"http://localhost:{port}/a.jpg"
+    caption = client.post("/v1/captions", content=PICTURE, headers={"content-type": "image/jpeg"}).json()["captions"][0]
+    by_url = client.post("/v1/captions", json={"images": [{"url": url}, {"url": url}]})
+    assert [one["text"] for one in by_url.json()["captions"]] == [caption["text"]] * 2
+    parts = [{"type": "image_url", "image_url": {"url": url}}]
+    chat = client.post(
+        "/v1/chat/completions", json={"model": "captioner", "messages": [{"role": "user", "content": parts}]}
+    )
+    assert chat.json()["choices"][0]["message"]["content"] == caption["text"]
+    refused = client.post("/v1/captions", json={"images": [{"url": url}, {"url": "http://169.254.169.254/latest"}]})
+    assert refused.status_code == 422
+    assert "images[1]: The host '169.254.169.254' is not among" in refused.json()["detail"]
+    both = client.post("/v1/captions", json={"images": [{"url": url, "base64": "eA=="}]})
+    assert "by base64 or by url, one of both" in both.json()["detail"]

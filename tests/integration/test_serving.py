@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,6 +29,8 @@ from vlm_serving.request_log import read_request_log
 
 pytestmark = pytest.mark.integration
 START_S, STOP_S = 120, 20
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text()
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PNG = picture_bytes(3)
 ECHO = {"name": "other", "route_prefix": "/other", "import_path": "vlm_serving.app:build", "args": {"num_cpus": 0.1}}
 
@@ -135,6 +138,34 @@ def test_every_way_in_gives_the_golden_caption(server: Server, bundles: list[Pat
     assert [answer.json()["captions"][0]["text"] for answer in answers] == [golden["caption"]] * 3
     for answer in answers:
         assert answer.headers.get_list("x-request-id") == [answer.json()["request_id"]]
+
+
+def test_the_pages_example_for_openais_client_runs(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shoe.jpg").write_bytes(PNG)
+    monkeypatch.chdir(tmp_path)
+    exec(PYTHON_BLOCK.search(PAGE)[1].replace("http://127.0.0.1:8000", server.http_url))  # type: ignore[index]
+    own = httpx.post(f"{server.http_url}/v1/captions?num_beams=3", files=[("files", PNG)]).json()["captions"][0]
+    assert capsys.readouterr().out == own["text"] + "\n"
+
+
+def test_a_stream_comes_through_the_proxy(server: Server) -> None:
+    url = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    message = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+    asked = {"model": "captioner", "messages": [message], "stream": True}
+    with httpx.stream("POST", f"{server.http_url}/v1/chat/completions", json=asked) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    said = [json.loads(line.removeprefix("data: "))["choices"][0]["delta"] for line in lines[:-1]]
+    own = httpx.post(f"{server.http_url}/v1/captions", files=[("files", PNG)]).json()["captions"][0]
+    assert "".join(delta.get("content", "") for delta in said) == own["text"] and lines[-1] == "data: [DONE]"
+
+
+def test_the_replicas_numbers_come_through_the_proxy(server: Server) -> None:
+    httpx.get(f"{server.http_url}/nowhere")
+    answer = httpx.get(f"{server.http_url}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'vlm_requests_total{status="404"} 1.0' in answer.text.splitlines()
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -46,27 +46,17 @@ def gallery_cards(
 def attention_grids(
     model: Path, pictures: Sequence[bytes], token_ids: Sequence[Sequence[int]], config: EvalConfig
 ) -> list[NDArray[np.uint8]]:
-    """For each picture of a shard (encoded) and its caption: what `quantised` makes of the words' attention maps."""
+    """For each picture of a shard (encoded) and its caption: the heat of its words, as an answer shows it."""
     from vlm_assets.evaluation.systems import open_captioner
-    from vlm_serving.attention import word_maps
+    from vlm_serving.attention import heat, word_maps
 
     captioner = open_captioner(model, config)
     grids: list[NDArray[np.uint8]] = []
     for start in range(0, len(pictures), config.batch_size):
         end = start + config.batch_size
         pixels = np.stack([_pixels(picture) for picture in pictures[start:end]])
-        grids += [quantised(found.maps) for found in word_maps(captioner, pixels, token_ids[start:end])]
+        grids += [heat(found.maps) for found in word_maps(captioner, pixels, token_ids[start:end])]
     return grids
-
-
-def quantised(maps: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(W, G, G) shares -> 0..255, where 255 is the most that any patch got for any word of the caption.
-
-    The root of the share: so a glance sees what is a tenth of the peak. One scale for all words: a word for which the
-    model looked nowhere in particular stays dark all over.
-    """
-    peak = maps.max(initial=0.0)
-    return np.zeros(maps.shape, dtype=np.uint8) if peak <= 0 else np.rint(255 * np.sqrt(maps / peak)).astype(np.uint8)
 
 
 def _pixels(picture: bytes) -> NDArray[np.uint8]:

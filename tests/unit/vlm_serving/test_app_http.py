@@ -11,6 +11,7 @@ import pytest
 from tests.serving import BAD, GOOD, make_client, make_service, noisy_jpeg
 from tests.tiny import picture_bytes
 from vlm_serving.bundle import open_bundle
+from vlm_serving.images import decode_picture
 from vlm_serving.service import CaptionService
 
 PNG = picture_bytes(3)
@@ -213,7 +214,8 @@ def test_before_the_first_bundle_it_is_alive_but_not_ready() -> None:
 
 def test_models_and_readiness_name_the_version(client: httpx.Client, bundle: Path) -> None:
     version = open_bundle(bundle).version
-    assert client.get("/v1/models").json() == {"models": [{"name": "captioner", "version": version}]}
+    assert client.get("/v1/models").json()["models"] == [{"name": "captioner", "version": version}]
+    assert client.get("/v1/models").headers["x-model-version"] == version
     assert client.get("/readyz").json()["model"]["version"] == version
 
 
@@ -238,7 +240,9 @@ def test_the_api_document_shows_every_way_in(client: httpx.Client) -> None:
     operation = client.get("/openapi.json").json()["paths"]["/v1/captions"]["post"]
     content = operation["requestBody"]["content"]
     assert {"multipart/form-data", "application/json", "image/jpeg"} <= set(content)
-    assert set(operation["responses"]) == {"200", "400", "404", "413", "415", "422", "503", "504"}
+    assert set(operation["responses"]) == {
+        "200", "400", "401", "404", "413", "415", "422", "429", "500", "503", "504",
+    }  # fmt: skip
     example = content["application/json"]["example"]
     assert client.post("/v1/captions", json=example).status_code == 200
 
@@ -256,3 +260,28 @@ def test_requests_are_counted_by_status_and_reason(bundle: Path) -> None:
     values = service.meters.values  # type: ignore[attr-defined]
     assert values[("vlm_batch_pictures",)] == [1]
     assert values[("vlm_stage_seconds", "total")][0] > 0
+
+
+@pytest.mark.parametrize("way", ["query", "json"])
+def test_explain_tells_each_words_confidence_and_where_the_model_looked(
+    client: httpx.Client, service: CaptionService, way: str
+) -> None:
+    if way == "query":
+        answer = client.post("/v1/captions?explain=true", content=PNG, headers=IMAGE)
+    else:
+        answer = client.post("/v1/captions", json={"images": [as_base64(PNG)], "options": {"explain": True}})
+    caption = answer.json()["captions"][0]
+    own = service.slot.current().caption([decode_picture(PNG)])[0]
+    assert [(word["text"], word["confidence"]) for word in caption["words"]] == [
+        (word.text, pytest.approx(word.probability, abs=1e-6)) for word in own.words
+    ]
+    grids = [word["heat"] for word in caption["words"]]
+    assert {(len(grid), len(row)) for grid in grids for row in grid} == {(2, 2)}
+    assert max(max(map(max, grid)) for grid in grids) == 255
+    plain = client.post("/v1/captions?explain=false", content=PNG, headers=IMAGE).json()["captions"][0]
+    assert "words" not in plain and (plain["text"], plain["confidence"]) == (caption["text"], caption["confidence"])
+
+
+def test_explain_takes_yes_or_no(client: httpx.Client) -> None:
+    problem = problem_of(client.post("/v1/captions?explain=perhaps", content=PNG, headers=IMAGE))
+    assert problem["status"] == 422 and "explain: Input should be a valid boolean" in str(problem["detail"])

@@ -48,11 +48,11 @@ class Allergic(Captioner):
     poison = -1
     passes: Sequence[int] = ()
 
-    def caption_pixels(self, pixels, options=None) -> list[Caption]:
+    def caption_pixels(self, pixels, options=None, **asked) -> list[Caption]:
         self.passes = [*self.passes, len(pixels)]
         if self.poison in pixels[:, 0, 0, 0]:
             raise RuntimeError("CUDA error: device-side assert")
-        return super().caption_pixels(pixels, options)
+        return super().caption_pixels(pixels, options, **asked)
 
 
 def test_a_failed_bundle_leaves_the_old_one_serving_and_says_so(bundle: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Attention maps are stock transformers' own, one per word, and looking at them changes nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from transformers import BlipForConditionalGeneration
 
 from tests.tiny import picture_bytes
-from vlm_serving.attention import word_maps
+from vlm_serving.attention import ANSWER_SIDE, heat, word_maps
 from vlm_serving.bundle import open_bundle
 from vlm_serving.captioner import Captioner
 from vlm_serving.images import decode_picture
@@ -81,3 +82,33 @@ def test_the_maps_words_are_the_captions_own(captioner: Captioner, pixels: np.nd
 def test_nothing_said_has_no_maps(captioner: Captioner, pixels: np.ndarray) -> None:
     found = word_maps(captioner, pixels[:1], [[captioner.bundle.contract.eos_token_id]])[0]
     assert found.words == () and found.maps.shape == (0, 3, 3)
+
+
+def test_all_words_of_a_caption_share_one_scale() -> None:
+    maps = np.array([[[0.64, 0.16], [0.0, 0.04]], [[0.01, 0.01], [0.01, 0.01]]], dtype=np.float32)
+    assert heat(maps).tolist() == [[[255, 128], [0, 64]], [[32, 32], [32, 32]]]
+
+
+@pytest.mark.parametrize("words", [0, 2])
+def test_without_words_or_attention_nothing_is_lit(words: int) -> None:
+    found = heat(np.zeros((words, 3, 3), dtype=np.float32))
+    assert found.shape == (words, 3, 3) and found.dtype == np.uint8 and not found.any()
+
+
+def test_a_fine_grid_is_averaged_for_an_answer() -> None:
+    maps = np.zeros((2, 24, 24), dtype=np.float32)
+    maps[0, 0, 0], maps[1, 22:, 22:] = 0.4, 0.1  # as much in all: one bright patch is four dim ones
+    found = heat(maps, ANSWER_SIDE)
+    assert found.shape == (2, 12, 12) and found[0, 0, 0] == found[1, 11, 11] == 255 and np.count_nonzero(found) == 2
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_an_explained_caption_is_the_same_with_the_heat_of_its_words(
+    captioner: Captioner, pixels: np.ndarray, num_beams: int
+) -> None:
+    options = replace(captioner.options, num_beams=num_beams, max_new_tokens=6)
+    plain, told = (captioner.caption_pixels(pixels, options, explain=explain) for explain in (False, True))
+    maps = word_maps(captioner, pixels, [caption.token_ids for caption in plain])
+    for one, other, looked in zip(plain, told, maps, strict=True):
+        assert one.heat is None and (one.token_ids, one.words) == (other.token_ids, other.words)
+        assert other.heat is not None and np.array_equal(other.heat, heat(looked.maps))

@@ -20,7 +20,9 @@ def test_wrong_options_are_refused(options: dict[str, object]) -> None:
 def test_field_names_are_a_promise() -> None:
     schema = CaptionResponse.model_json_schema()
     assert list(schema["properties"]) == ["request_id", "model", "captions", "timings_ms"]
-    assert list(schema["$defs"]["CaptionBody"]["properties"]) == ["id", "text", "confidence", "token_count"]
+    assert list(schema["$defs"]["CaptionBody"]["properties"]) == [
+        "id", "text", "confidence", "token_count", "finish_reason", "alternatives", "embedding", "words",
+    ]  # fmt: skip
     assert list(schema["$defs"]["TimingsBody"]["properties"]) == ["decode", "queue", "caption", "total"]
 
 

@@ -1,5 +1,6 @@
 """Captions are token for token those of transformers' `generate`, and no picture's hangs on the others of its batch."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vlm_serving.search import Spoken, Start, search
 
 BOS, EOS, PAD = 1, 2, 0
 PLACES, WIDTH, WORDS = 10, 64, 300
+ROUNDING = 2e-7  # two units in the last place of a float32
 
 
 def talkative(eos_bias: float) -> BlipForConditionalGeneration:
@@ -51,29 +53,38 @@ def states_of(count: int, seed: int) -> torch.Tensor:
     return 2 * torch.randn(count, PLACES, WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
-def theirs(model: Any, states: torch.Tensor, prompt: list[int], options: GenerationOptions) -> list[list[list[int]]]:
-    """For each picture its captions, best first, up to their EOS."""
+def theirs(
+    model: Any, states: torch.Tensor, prompt: list[int], options: GenerationOptions
+) -> list[list[tuple[list[int], float]]]:
+    """For each picture its captions with their scores (nan if greedy), best first, up to their EOS."""
     count, captions = states.shape[0], options.num_captions
     beams: dict[str, Any] = {"length_penalty": options.length_penalty} if options.num_beams > 1 else {}
     with torch.inference_mode():
-        tokens = model.text_decoder.generate(
+        said = model.text_decoder.generate(
             input_ids=torch.tensor([prompt] * count, device=states.device), encoder_hidden_states=states,
             encoder_attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=states.device),
-            eos_token_id=EOS, pad_token_id=PAD,
+            eos_token_id=EOS, pad_token_id=PAD, return_dict_in_generate=True, output_scores=True,
             max_new_tokens=options.max_new_tokens, min_new_tokens=options.min_new_tokens or None,
             num_beams=options.num_beams, num_return_sequences=captions, do_sample=False,
             no_repeat_ngram_size=options.no_repeat_ngram_size, repetition_penalty=options.repetition_penalty, **beams,
         )  # fmt: skip
-    rows = [up_to_end(row) for row in tokens[:, len(prompt) :].tolist()]
-    return [rows[start : start + captions] for start in range(0, len(rows), captions)]
+    rows = [up_to_end(row) for row in said.sequences[:, len(prompt) :].tolist()]
+    scores = said.sequences_scores.tolist() if options.num_beams > 1 else [math.nan] * len(rows)
+    both = list(zip(rows, scores, strict=True))
+    return [both[start : start + captions] for start in range(0, len(both), captions)]
+
+
+def assert_equal(found: list[list[Spoken]], expected: list[list[tuple[list[int], float]]], about: object = "") -> None:
+    """Token for token; but where float32 cannot tell two captions' scores apart, either may come first."""
+    assert len(found) == len(expected)
+    for ours, other in zip(found, expected, strict=True):
+        for one, (ids, score) in zip(ours, other, strict=True):
+            tied = abs(one.score - score) <= ROUNDING * abs(score)
+            assert list(one.token_ids) == ids or tied, (about, one, ids, score)
 
 
 def up_to_end(ids: list[int]) -> list[int]:
     return ids[: ids.index(EOS) + 1] if EOS in ids else ids
-
-
-def ids_of(found: list[list[Spoken]]) -> list[list[list[int]]]:
-    return [[list(one.token_ids) for one in captions] for captions in found]
 
 
 @settings(max_examples=60, deadline=None)
@@ -88,16 +99,16 @@ def test_tokens_equal_generate(
     options = GenerationOptions(**{**options.to_json(), "num_captions": captions})
     states, start = states_of(count, seed), [BOS, *prompt]
     found = search(DECODERS[bias], states, Start(tuple(start), EOS), options)
-    assert ids_of(found) == theirs(MODELS[bias], states, start, options)
+    assert_equal(found, theirs(MODELS[bias], states, start, options))
 
 
 @settings(max_examples=30, deadline=None)
 @given(options=options_strategy, count=st.integers(2, 12), seed=st.integers(0, 10_000))
 def test_a_caption_hangs_on_no_other_picture(options: GenerationOptions, count: int, seed: int) -> None:
     states, start = states_of(count, seed), Start((BOS,), EOS)
-    together = ids_of(search(DECODERS[4.0], states, start, options))
-    alone = [ids_of(search(DECODERS[4.0], states[n : n + 1], start, options))[0] for n in range(count)]
-    assert together == alone
+    together = search(DECODERS[4.0], states, start, options)
+    alone = [search(DECODERS[4.0], states[n : n + 1], start, options)[0] for n in range(count)]
+    assert_equal(together, [[(list(one.token_ids), one.score) for one in captions] for captions in alone])
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -1,26 +1,14 @@
 """What the gallery's cards carry: one scale per caption, words beside their maps, captions that are empty."""
 
 import numpy as np
-import pytest
 
 from tests.tiny import tiny_bundle
 from tests.unit.vlm_assets.evaluation.shards import square
 from tests.unit.vlm_assets.evaluation.test_report import PASSED, Page, card, scores
-from vlm_assets.evaluation.cards import attention_grids, quantised
+from vlm_assets.evaluation.cards import attention_grids
 from vlm_assets.evaluation.config import EvalConfig
 from vlm_assets.evaluation.gallery import Card, contact_sheet
 from vlm_assets.evaluation.report import render_report
-
-
-def test_all_words_of_a_caption_share_one_scale():
-    maps = np.array([[[0.64, 0.16], [0.0, 0.04]], [[0.01, 0.01], [0.01, 0.01]]], dtype=np.float32)
-    assert quantised(maps).tolist() == [[[255, 128], [0, 64]], [[32, 32], [32, 32]]]
-
-
-@pytest.mark.parametrize("words", [0, 2])
-def test_without_words_or_attention_nothing_is_lit(words):
-    found = quantised(np.zeros((words, 3, 3), dtype=np.float32))
-    assert found.shape == (words, 3, 3) and found.dtype == np.uint8 and not found.any()
 
 
 def test_grids_come_in_the_order_of_the_pictures_whatever_the_batches(tmp_path):
