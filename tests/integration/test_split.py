@@ -58,10 +58,10 @@ def server(bundles: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Ite
         (folder / "serve.yaml").write_text(yaml.safe_dump(config))
         subprocess.run(
             [sys.executable, "-m", "ray.serve.scripts", "deploy", "serve.yaml", "-a", address["dashboard_url"]],
-            cwd=folder, check=True, env={**os.environ, "RAY_AUTH_MODE": "token"}, timeout=60,
+            cwd=folder, check=True, env={**os.environ, "RAY_AUTH_MODE": "token"}, timeout=120,
         )  # fmt: skip
         running = Server(process, request_log=folder / "log", temp_dir=token_file.parent, **address)
-        wait_until(lambda: len(model_replicas(running)) == 2 and CaptionClient(running.http_url).ready(), 60)
+        wait_until(lambda: len(model_replicas(running)) == 2 and CaptionClient(running.http_url).ready(), 150)
         yield running
     finally:
         os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
