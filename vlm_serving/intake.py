@@ -20,6 +20,7 @@ from vlm_serving.errors import (
     PictureError,
     PictureTooLargeError,
     RequestError,
+    UrlRefusedError,
 )
 from vlm_serving.schemas import AskedBody, CaptionRequestBody
 from vlm_serving.service import Upload, named
@@ -165,11 +166,11 @@ async def _from_json(body: CaptionRequestBody, config: ServingConfig) -> list[Up
 async def picture_at(url: str, index: int, name: str) -> Upload:
     """The picture of a URL. `index` and `name` tell which of the request's it is, in errors.
 
-    Raises PictureError, RequestError for a kind of URL that is not read.
+    Raises PictureError, UrlRefusedError for a kind of URL that is not read.
     """
     scheme, _, rest = url.partition(":")
     if scheme.lower() != "data":
-        raise RequestError(
+        raise UrlRefusedError(
             f"{name}: the URL begins with {url[:16]!r}; pictures are not fetched from other places. "
             "Send the picture itself in a data URL (data:image/jpeg;base64,…)."
         )

@@ -166,7 +166,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str, str]] =
     ),
     "a web address": (
         {"messages": [user({"type": "image_url", "image_url": {"url": "https://example.org/a.jpg"}})]},
-        openai.UnprocessableEntityError, "bad-request", r"messages\[0\]\.content\[0\]: the URL begins with 'https://",
+        openai.UnprocessableEntityError, "url-refused", r"messages\[0\]\.content\[0\]: the URL begins with 'https://",
     ),
     "no picture's bytes": (
         {"messages": [user(picture(PNG), picture(b"text"))]}, openai.APIStatusError, "unsupported-picture",
