@@ -104,7 +104,8 @@ PROBLEM_DETAILS = {
     "unknown-model": "There is no model 'gpt-4o'; known are: captioner. Ask for one of them.",
     "unauthorized": "The request has no API key. Send `Authorization: Bearer KEY` or `x-api-key: KEY`.",
     "rate-limited": "The caller has sent 60 requests in a minute, which is the limit. Try again in 2 s.",
-    "url-refused": "images[0]: the host 'example.org' is not listed. Send the picture itself, or have it listed.",
+    "url-refused": "images[0]: the URL begins with 'https://example.'; pictures are not fetched from other places. "
+    "Send the picture itself in a data URL (data:image/jpeg;base64,…).",
     "url-failed": "images[0]: https://pictures.example/a.jpg answered 404. Check the address.",
     "deadline-exceeded": "The request was not answered within 60 s; its pictures were taken out of the queue. "
     "Send fewer at once, allow more time, or try again later.",
