@@ -191,7 +191,7 @@ function light(word, button) {
     readout.textContent = "Lines show how sure it was. Point at a word to see where it looked.";
     return;
   }
-  readout.replaceChildren(`“${word.text}” `, make("b", {textContent: percent(word.confidence)}), " sure; brightest where it looked");
+  readout.replaceChildren(`“${word.text}” `, make("b", {textContent: percent(word.confidence)}), " sure, bright where it looked");
   if (word.heat) drawHeat(word.heat);
 }
 
