@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.conftest import SCREENSHOTS
-from tests.serving import make_service
+from tests.serving import make_service, over_http
 from tests.tiny import picture_bytes, tiny_bundle
 from vlm_serving.bundle import open_bundle
 from vlm_serving.captioner import Caption, Captioner
@@ -95,14 +92,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> CaptionService:
 
 @pytest.fixture(scope="module")
 def address(service: CaptionService) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(Alternatives(create_web(lambda: service)), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with over_http(Alternatives(create_web(lambda: service))) as url:
+        yield url
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 from vlm_assets.data.shard_files import ShardJob, make_shard
 from vlm_assets.data.shard_plan import ShardTask
 from vlm_assets.errors import ConfigError, SourceError, StoreError, VlmError
-from vlm_assets.progress import Progress
+from vlm_serving.progress import Progress
 
 KINDS: dict[str, type[VlmError]] = {"SourceError": SourceError, "StoreError": StoreError}
 KNOCK_SECONDS = 10.0

@@ -2,7 +2,6 @@
 
 import asyncio
 import email.utils
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 
 from tests.serving import InProcess, make_service
 from tests.tiny import picture_bytes
-from vlm_serving.__main__ import main
 from vlm_serving.client import AsyncCaptionClient, CaptionClient, CaptionResult, Options
 from vlm_serving.client_calls import LONGEST_PAUSE_S, Pause, Send, feedback_steps, models_steps
 from vlm_serving.errors import CaptionRequestError
@@ -183,20 +181,3 @@ def test_the_async_client_says_the_same(bundle: Path) -> None:
     service = make_service(bundle)
     texts = [result.text for result in asyncio.run(ask())]
     assert texts == [one.text for one in client_of(bundle).caption([picture_bytes(0), picture_bytes(1)], num_beams=3)]
-
-
-def test_caption_command_writes_a_line_per_file_and_fails_for_the_bad_one(bundle: Path, tmp_path: Path) -> None:
-    good, bad, missing, out = (tmp_path / name for name in ("good.png", "bad.jpg", "missing.png", "out.jsonl"))
-    good.write_bytes(picture_bytes(0))
-    bad.write_bytes(b"text")
-    arguments = ["caption", *map(str, (bad, good, missing)), "--bundle", str(bundle), "--out", str(out)]
-    assert main(arguments) == 1
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [Path(line["file"]).name for line in lines] == ["bad.jpg", "good.png", "missing.png"]
-    assert ["error" in line for line in lines] == [True, False, True]
-    assert lines[1]["caption"] == client_of(bundle).caption([good])[0].text
-
-
-def test_caption_command_names_a_bundle_that_is_not_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["caption", "x.png", "--bundle", str(tmp_path / "none")]) == 1
-    assert "error: There is no model bundle at" in capsys.readouterr().err
