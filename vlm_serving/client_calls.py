@@ -85,12 +85,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Send:
-    """A request to send. `repeatable`: it may reach the server twice without harm."""
+    """A request to send. All of them may reach the server twice without harm."""
 
     method: str
     path: str
     arguments: Mapping[str, Any]
-    repeatable: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def caption_steps(pictures: Sequence[Picture], options: Options, retries: int) -
 def feedback_steps(caption_id: str, caption: str, retries: int) -> Steps[None]:
     """Say what a caption should have been."""
     body = {"id": caption_id, "caption": caption}
-    yield from _exchange(Send("POST", "/v1/feedback", {"json": body}, repeatable=False), retries)
+    yield from _exchange(Send("POST", "/v1/feedback", {"json": body}), retries)
 
 
 def models_steps(retries: int) -> Steps[list[Model]]:
@@ -133,18 +132,16 @@ def _exchange(send: Send, retries: int) -> Steps[dict[str, Any]]:
         assert came is not None
         if isinstance(came, httpx.Response) and came.is_success:
             return came.json() if came.content else {}
-        if attempt == retries or not _may_pass(came, send):
+        if attempt == retries or not _may_pass(came):
             raise _error(came)
         yield Pause(_pause_s(came, attempt))
     raise AssertionError("retries is negative")
 
 
-def _may_pass(came: httpx.Response | httpx.HTTPError, send: Send) -> bool:
+def _may_pass(came: httpx.Response | httpx.HTTPError) -> bool:
     if isinstance(came, httpx.Response):
         return came.status_code in COME_BACK
-    if isinstance(came, httpx.ConnectError):
-        return True
-    return send.repeatable and isinstance(came, httpx.TransportError) and not isinstance(came, httpx.TimeoutException)
+    return isinstance(came, httpx.TransportError) and not isinstance(came, httpx.TimeoutException)
 
 
 def _pause_s(came: httpx.Response | httpx.HTTPError, attempt: int) -> float:

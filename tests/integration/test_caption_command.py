@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,17 @@ from vlm_serving.web import create_web
 
 pytestmark = pytest.mark.integration
 PICTURES = 60
+PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+BLOCKS = re.findall(r"^<!-- run -->\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_on_serving_shows_the_client_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = BLOCKS
+    service = make_service(tiny_bundle(tmp_path / "bundle"))
+    with over_http(create_web(lambda: service)) as url:
+        exec(block, {"url": url, "key": "", "picture": picture_bytes(0)})
+    said = capsys.readouterr().out
+    assert service.slot.version in said and "415 files[0] (picture-0): The bytes are not" in said
 
 
 def test_a_server_says_the_same_as_the_bundle(tmp_path: Path) -> None:
