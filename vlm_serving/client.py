@@ -67,9 +67,11 @@ class CaptionClient:
         """Caption picture files or their bytes, in order. Raises CaptionRequestError, OSError for unreadable files."""
         return self._run(caption_steps(pictures, options, self._retries))
 
-    def feedback(self, caption_id: str, caption: str) -> None:
-        """Say what the caption of that id (`CaptionResult.caption_id`) should have been. Raises CaptionRequestError."""
-        self._run(feedback_steps(caption_id, caption, self._retries))
+    def feedback(self, caption_id: str, caption: str, *, rating: int | None = None, reason: str = "") -> None:
+        """Say what the caption of that id (`CaptionResult.caption_id`) should have been; `rating`: how good it was, 1
+        worst to 5 best; `reason`: what was wrong. Raises CaptionRequestError.
+        """
+        self._run(feedback_steps(caption_id, caption, rating, reason, self._retries))
 
     def models(self) -> list[Model]:
         """The models that answer. Raises CaptionRequestError if none does yet."""
@@ -134,9 +136,9 @@ class AsyncCaptionClient:
         """See CaptionClient.caption."""
         return await self._run(caption_steps(pictures, options, self._retries))
 
-    async def feedback(self, caption_id: str, caption: str) -> None:
+    async def feedback(self, caption_id: str, caption: str, *, rating: int | None = None, reason: str = "") -> None:
         """See CaptionClient.feedback."""
-        await self._run(feedback_steps(caption_id, caption, self._retries))
+        await self._run(feedback_steps(caption_id, caption, rating, reason, self._retries))
 
     async def models(self) -> list[Model]:
         """See CaptionClient.models."""

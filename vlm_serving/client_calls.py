@@ -113,9 +113,10 @@ def caption_steps(pictures: Sequence[Picture], options: Options, retries: int) -
     return results
 
 
-def feedback_steps(caption_id: str, caption: str, retries: int) -> Steps[None]:
+def feedback_steps(caption_id: str, caption: str, rating: int | None, reason: str, retries: int) -> Steps[None]:
     """Say what a caption should have been."""
-    body = {"id": caption_id, "caption": caption}
+    said = {"rating": rating, "reason": reason or None}
+    body = {"id": caption_id, "caption": caption} | {name: value for name, value in said.items() if value is not None}
     yield from _exchange(Send("POST", "/v1/feedback", {"json": body}), retries)
 
 

@@ -139,10 +139,10 @@ def test_else_it_doubles_with_some_chance_in_it() -> None:
 
 
 def test_a_correction_is_sent_as_the_server_takes_it(bundle: Path) -> None:
-    steps = feedback_steps("one/0", "a red coat", retries=3)
+    steps = feedback_steps("one/0", "a red coat", rating=2, reason="", retries=3)
     sent = next(steps)
     assert isinstance(sent, Send) and (sent.method, sent.path) == ("POST", "/v1/feedback")
-    assert sent.arguments == {"json": {"id": "one/0", "caption": "a red coat"}}
+    assert sent.arguments == {"json": {"id": "one/0", "caption": "a red coat", "rating": 2}}
     lost = httpx.ReadError("reset", request=httpx.Request("POST", "http://captioner/v1/feedback"))
     assert isinstance(steps.send(lost), Pause)  # the server keeps it once, however often it comes
 
