@@ -21,7 +21,7 @@ Picture = bytes | Path
 
 MAX_PICTURES = 32  # the server's default per request; longer lists are sent in pieces
 MAX_REQUEST_BYTES = 48 * 1024 * 1024
-COME_BACK = (429, 503)
+COME_BACK = (429, 503, 504)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 
 
@@ -38,6 +38,7 @@ class Options(TypedDict, total=False):
     prompt: str
     return_embedding: bool
     explain: bool
+    model: str
 
 
 @dataclass(frozen=True)
