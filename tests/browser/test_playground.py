@@ -17,9 +17,12 @@ from tests.serving import make_service, over_http
 from tests.tiny import picture_bytes, tiny_bundle
 from vlm_serving.bundle import open_bundle
 from vlm_serving.captioner import Caption, Captioner
+from vlm_serving.config import ServingConfig
+from vlm_serving.engine import LocalEngine
 from vlm_serving.images import decode_picture
-from vlm_serving.model_slot import ModelSlot
+from vlm_serving.security import key_line, new_key
 from vlm_serving.service import CaptionService
+from vlm_serving.telemetry import MemoryMeters
 from vlm_serving.web import create_web
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
@@ -42,6 +45,11 @@ class Peaked(Captioner):
     def caption_pixels(self, pixels: Any, options: Any = None, **asked: Any) -> list[Caption]:
         captions = super().caption_pixels(pixels, options, **asked)
         return [replace(one, heat=one.heat if one.heat is None else peaks(*one.heat.shape[:2])) for one in captions]
+
+
+class PeakedEngine(LocalEngine):
+    def _load(self, bundle: str, version: str) -> Captioner:
+        return Peaked(open_bundle(Path(bundle)), device="cpu", threads=1)
 
 
 def peaks(words: int, side: int) -> np.ndarray:
@@ -84,8 +92,8 @@ class Alternatives:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> CaptionService:
     bundle = tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny", image_size_px=64)
-    service = make_service(None)
-    service.slot = ModelSlot(lambda path, _: Peaked(open_bundle(Path(path)), device="cpu", threads=1))
+    config, meters = ServingConfig(device="cpu"), MemoryMeters()
+    service = CaptionService(config, meters, engine=PeakedEngine(config, meters))
     service.put_model(str(bundle))
     return service
 
@@ -312,16 +320,22 @@ def test_a_key_goes_with_every_call_and_lives_as_long_as_the_tab(page: Page, fil
     assert page.evaluate("localStorage.length + document.cookie.length") == 0
 
 
-def test_without_a_valid_key_the_field_for_it_opens(page: Page, files: list[Path]) -> None:
-    problem = {"title": "A key is needed", "status": 401, "detail": "Send a key."}
-    page.route("**/v1/captions?*", lambda route: route.fulfill(status=401, json=problem))
-    choose(page, files[0])
-    expect(page.locator("#problem")).to_contain_text("Send a key.")
-    expect(page.get_by_label("API key")).to_be_visible()
-    page.unroute("**/v1/captions?*")
-    page.get_by_label("API key").fill("good")
-    page.get_by_label("API key").press("Enter")
-    expect(words(page).first).to_be_visible()
+def test_without_a_valid_key_the_field_for_it_opens(browser: Browser, files: list[Path], tmp_path: Path) -> None:
+    key, digest = new_key()
+    (tmp_path / "keys").write_text(key_line("ann", digest) + "\n")
+    service = make_service(tiny_bundle(tmp_path / "bundle"), api_keys_file=str(tmp_path / "keys"))
+    with over_http(create_web(lambda: service)) as url:
+        page = browser.new_page()
+        page.goto(url)
+        choose(page, files[0])
+        expect(page.locator("#problem")).to_contain_text("key")
+        page.get_by_label("API key").fill("wrong")
+        page.get_by_label("API key").press("Enter")
+        expect(page.locator("#problem")).to_contain_text("key")
+        page.get_by_label("API key").fill(key)
+        page.get_by_label("API key").press("Enter")
+        expect(words(page).first).to_be_visible()
+        page.close()
 
 
 def test_a_server_that_is_gone_can_be_asked_again(page: Page, files: list[Path]) -> None:
