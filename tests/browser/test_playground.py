@@ -1,7 +1,6 @@
 """The playground in a browser, over a real captioner: words, how sure, where it looked; by pointer and keyboard."""
 
 import base64
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import SCREENSHOTS
 from tests.serving import make_service, over_http
@@ -19,7 +18,9 @@ from vlm_serving.bundle import open_bundle
 from vlm_serving.captioner import Caption, Captioner
 from vlm_serving.config import ServingConfig
 from vlm_serving.engine import LocalEngine
+from vlm_serving.feedback_log import read_feedback
 from vlm_serving.images import decode_picture
+from vlm_serving.request_log import RequestLog
 from vlm_serving.security import key_line, new_key
 from vlm_serving.service import CaptionService
 from vlm_serving.telemetry import MemoryMeters
@@ -56,51 +57,19 @@ def peaks(words: int, side: int) -> np.ndarray:
     return 255 * np.eye(words, side * side, dtype=np.uint8).reshape(words, side, side)
 
 
-class Alternatives:
-    """Adds to each answer what `num_captions` asks for."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        wanted = b"num_captions" in scope.get("query_string", b"")
-        if wanted:
-            scope = {**scope, "query_string": scope["query_string"].replace(b"&num_captions=3", b"")}
-        start: Any = {}
-
-        async def told(message: Any) -> None:
-            if not wanted or message["type"] not in ("http.response.start", "http.response.body"):
-                return await send(message)
-            if message["type"] == "http.response.start":
-                start.update(message)
-                return None
-            body = json.loads(message["body"])
-            for said in body.get("captions", []):
-                same = {key: said[key] for key in ("text", "confidence")} | {"finish_reason": "stop"}
-                said["alternatives"] = [
-                    same,
-                    {"text": "a red <b>coat</b>", "confidence": 0.25, "finish_reason": "stop"},
-                ]
-            data = json.dumps(body).encode()
-            headers = [one for one in start["headers"] if one[0] != b"content-length"]
-            await send({**start, "headers": [*headers, (b"content-length", str(len(data)).encode())]})
-            await send({"type": "http.response.body", "body": data})
-
-        await self.app(scope, receive, told)
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> CaptionService:
     bundle = tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny", image_size_px=64)
     config, meters = ServingConfig(device="cpu"), MemoryMeters()
-    service = CaptionService(config, meters, engine=PeakedEngine(config, meters))
+    log = RequestLog(tmp_path_factory.mktemp("log"))
+    service = CaptionService(config, meters, log, engine=PeakedEngine(config, meters))
     service.put_model(str(bundle))
     return service
 
 
 @pytest.fixture(scope="module")
 def address(service: CaptionService) -> Iterator[str]:
-    with over_http(Alternatives(create_web(lambda: service))) as url:
+    with over_http(create_web(lambda: service)) as url:
         yield url
 
 
@@ -270,21 +239,17 @@ def test_options_reach_the_model(page: Page, files: list[Path], service: Caption
 
 def test_other_captions_are_told_on_request_and_can_be_taken_as_the_correction(page: Page, files: list[Path]) -> None:
     choose(page, files[0])
-    page.get_by_role("button", name="Other captions?").click()
+    with page.expect_response("**/v1/captions?*num_captions=3*") as answered:
+        page.get_by_role("button", name="Other captions?").click()
+    told = answered.value.json()["captions"][0]["alternatives"]
+    assert len(told) == 2
     others = page.locator("#others button")
-    expect(others).to_have_text(["a red <b>coat</b>25 %"])  # the caption itself is not among them
-    others.first.click()
-    expect(page.get_by_label("What it should say")).to_have_value("a red <b>coat</b>")
+    expect(others).to_have_text([f"{other['text']}{shown(other['confidence'])}" for other in told])
+    others.last.click()
+    expect(page.get_by_label("What it should say")).to_have_value(told[-1]["text"])
 
 
-def test_a_correction_is_sent_with_the_captions_id(page: Page, files: list[Path]) -> None:
-    sent: list[Any] = []
-
-    def accept(route: Route) -> None:
-        sent.append(route.request.post_data_json)
-        route.fulfill(status=201, json={})
-
-    page.route("**/v1/feedback", accept)
+def test_a_correction_is_kept_with_the_captions_id(page: Page, files: list[Path], service: CaptionService) -> None:
     with page.expect_response("**/v1/captions?*") as answered:
         choose(page, files[0])
     page.get_by_role("button", name="Correct it").click()
@@ -292,7 +257,9 @@ def test_a_correction_is_sent_with_the_captions_id(page: Page, files: list[Path]
     page.get_by_role("button", name="Send correction").click()
     expect(page.locator("#note")).to_have_text("Thank you. Noted: “a red coat”")
     expect(page.locator("#correction")).to_be_hidden()
-    assert sent == [{"id": answered.value.json()["captions"][0]["id"], "caption": "a red coat"}]
+    assert service.feedback is not None
+    (row,) = read_feedback(service.feedback.directory)
+    assert (row.caption_id, row.caption) == (answered.value.json()["captions"][0]["id"], "a red coat")
 
 
 def test_a_correction_that_is_refused_stays_and_says_why(page: Page, files: list[Path]) -> None:
