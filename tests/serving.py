@@ -3,11 +3,16 @@
 import asyncio
 import io
 import struct
+import threading
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import uvicorn
 from PIL import Image
 
 from vlm_serving.config import ServingConfig
@@ -63,6 +68,22 @@ def make_service(
 
 def make_client(service: CaptionService) -> httpx.Client:
     return httpx.Client(transport=InProcess(service), base_url="http://captioner")
+
+
+@contextmanager
+def over_http(web: Any) -> Iterator[str]:
+    """The ASGI application on a port of loopback; yields its address."""
+    server = uvicorn.Server(uvicorn.Config(web, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def encode(picture: Image.Image, kind: str, **options: object) -> bytes:

@@ -5,6 +5,7 @@ Import this lightly: no torch, transformers, ray, mlflow, great_expectations or 
 
 import dagster as dg
 
+from vlm_assets.bulk.jobs import bulk_captions
 from vlm_assets.data.assets import raw_dataset, tokenized_shards, validated_splits
 from vlm_assets.data.checks import raw_expectations, shard_expectations, split_expectations
 from vlm_assets.evaluation.assets import eval_report
@@ -42,7 +43,7 @@ monitor = dg.define_asset_job(
 defs = dg.Definitions(
     assets=assets,
     asset_checks=[raw_expectations, split_expectations, shard_expectations, no_drift],
-    jobs=[captioner, retrain, monitor, promote, rollback],
+    jobs=[captioner, retrain, monitor, promote, rollback, bulk_captions],
     sensors=[build_drift_sensor(retrain)],
     schedules=[build_monitor_schedule(monitor)],
     resources=local_resources(),

@@ -28,6 +28,7 @@ def check_run_config(run_config: Described) -> None:
 
 def config_classes() -> dict[str, type[dg.Config]]:
     """The settings of each asset and op, by its name in a run config."""
+    from vlm_assets.bulk.config import BulkConfig
     from vlm_assets.data.config import RawDatasetConfig, ShardsConfig, SplitConfig
     from vlm_assets.evaluation.config import EvalConfig
     from vlm_assets.monitoring.config import DriftConfig, RequestLogConfig
@@ -46,6 +47,7 @@ def config_classes() -> dict[str, type[dg.Config]]:
         "drift_report": DriftConfig,
         "promote_version": PromoteConfig,
         "roll_back_champion": RollbackConfig,
+        "caption_pictures": BulkConfig,
     }
 
 

@@ -4,14 +4,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from vlm_serving.errors import CaptionRequestError, ServingError
+from vlm_serving.caption_command import add_caption
+from vlm_serving.errors import ServingError
 
 USAGE_ERROR = 2
-BATCH = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
-        return USAGE_ERROR if error.slug == "port-in-use" else 1
+        return USAGE_ERROR if error.slug in ("port-in-use", "no-pictures") else 1
     except OSError as error:
         print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
         return 1
@@ -32,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="start a Ray Serve of its own and serve until Ctrl-C"))
     _add_deploy(commands.add_parser("deploy", help="put a bundle on a standing Ray Serve, without dropping requests"))
-    _add_caption(commands.add_parser("caption", help="caption picture files, one JSON object per line"))
+    add_caption(
+        commands.add_parser("caption", help="caption files, folders and patterns of pictures, one JSON line each")
+    )
     _add_new_key(commands.add_parser("new-key", help="make an API key: the key for its user, its hash for the server"))
     return parser
 
@@ -75,15 +76,6 @@ def _add_deploy(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_deploy)
 
 
-def _add_caption(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, help="pictures")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--bundle", type=Path, help="caption here, with this model bundle")
-    source.add_argument("--url", help="ask a running captioner")
-    parser.add_argument("--out", type=Path, help="write JSON lines to this file (default: standard output)")
-    parser.set_defaults(run=_caption)
-
-
 def _serve(options: argparse.Namespace) -> int:
     from vlm_serving.server import ServerOptions, serve_until_stopped
 
@@ -105,70 +97,6 @@ def _deploy(options: argparse.Namespace) -> int:
     deploy(options.dashboard, pinned.source, pinned.version, options=options.options, timeout_s=options.timeout_s)
     _say(f"{pinned.version} serves")
     return 0
-
-
-def _caption(options: argparse.Namespace) -> int:
-    """A file that cannot be captioned gets a line with `error`; the others are captioned, and the exit code is 1."""
-    lines = _from_bundle(options.bundle, options.files) if options.bundle else _from_url(options.url, options.files)
-    failed = 0
-    sink = options.out.open("w", encoding="utf-8") if options.out else sys.stdout
-    try:
-        for line in lines:
-            failed += "error" in line
-            print(json.dumps(line, ensure_ascii=False), file=sink, flush=True)
-    finally:
-        if sink is not sys.stdout:
-            sink.close()
-    return 1 if failed else 0
-
-
-def _from_bundle(bundle: Path, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    from vlm_serving.model_slot import load_captioner
-
-    captioner = load_captioner(str(bundle))
-    for start in range(0, len(files), BATCH):
-        yield from _caption_files(captioner, files[start : start + BATCH])
-
-
-def _caption_files(captioner: Any, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    import numpy as np
-
-    from vlm_serving.preprocessing import decode_for_model
-
-    pictures: dict[Path, Any] = {}
-    errors: dict[Path, str] = {}
-    for file in files:
-        try:
-            pictures[file] = decode_for_model(file.read_bytes(), captioner.bundle.contract).pixels
-        except (ServingError, OSError) as error:
-            errors[file] = str(error)
-    done = captioner.caption_pixels(np.stack(list(pictures.values()))) if pictures else []
-    captions = dict(zip(pictures, done, strict=True))
-    for file in files:
-        if file in errors:
-            yield {"file": str(file), "error": errors[file]}
-        else:
-            caption = captions[file]
-            yield _line(file, caption.text, caption.confidence, captioner.version)
-
-
-def _from_url(url: str, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    from vlm_serving.client import CaptionClient
-
-    with CaptionClient(url) as client:
-        for file in files:  # one by one: a bad picture must not cost the others theirs
-            try:
-                result = client.caption([file])[0]
-            except (CaptionRequestError, OSError) as error:
-                if isinstance(error, CaptionRequestError) and error.status in (0, 503):
-                    raise
-                yield {"file": str(file), "error": str(error)}
-            else:
-                yield _line(file, result.text, result.confidence, result.model_version)
-
-
-def _line(file: Path, text: str, confidence: float, version: str) -> dict[str, Any]:
-    return {"file": str(file), "caption": text, "confidence": round(confidence, 6), "model_version": version}
 
 
 if __name__ == "__main__":

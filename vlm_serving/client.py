@@ -1,53 +1,85 @@
-"""A small typed client: `CaptionClient("http://127.0.0.1:8000").caption([Path("shoe.jpg")])`."""
+"""A small typed client: `CaptionClient("http://127.0.0.1:8000").caption([Path("shoe.jpg")])`, and the same with await.
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+A server that is busy, restarting or not there yet is asked again, after the time that it names; what it refuses for
+good, or is still not had after `retries` more tries, is a CaptionRequestError with its problem document.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
 import httpx
 
+from vlm_serving.client_calls import (
+    Came,
+    CaptionResult,
+    Model,
+    Options,
+    Pause,
+    Picture,
+    Send,
+    Steps,
+    caption_steps,
+    feedback_steps,
+    models_steps,
+)
 from vlm_serving.errors import CaptionRequestError
 
-MAX_PICTURES = 32  # the server's default per request; longer lists are sent in pieces
-MAX_REQUEST_BYTES = 48 * 1024 * 1024
+T = TypeVar("T")
+TIMEOUT_S = 120.0
+RETRIES = 4
 
 
-@dataclass(frozen=True)
-class CaptionResult:
-    """One caption and which model gave it. `latency_ms` is the server's time for the request that held the picture."""
-
-    text: str
-    confidence: float
-    token_count: int
-    model_version: str
-    request_id: str
-    caption_id: str
-    latency_ms: float
+def _settings(base_url: str, api_key: str, timeout_s: float, transport: Any) -> dict[str, Any]:
+    """Of either httpx client. No proxies from the environment: loopback must not be asked for through one."""
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    return {
+        "base_url": base_url.rstrip("/"),
+        "headers": headers,
+        "timeout": timeout_s,
+        "transport": transport,
+        "trust_env": False,
+    }
 
 
 class CaptionClient:
-    """Captions pictures over HTTP. Reuses its connection; close it, or use it as a context manager."""
+    """Captions pictures over HTTP. Reuses its connection, also from several threads; close it, or use `with`.
+
+    `timeout_s` is the longest wait for the server's next sign of life; `retries`: how often a call is tried again.
+    """
 
     def __init__(
-        self, base_url: str, *, timeout_s: float = 120.0, transport: httpx.BaseTransport | None = None
+        self,
+        base_url: str,
+        *,
+        api_key: str = "",
+        timeout_s: float = TIMEOUT_S,
+        retries: int = RETRIES,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        # no proxies from the environment: a captioner on loopback must not be asked for through one
-        self._http = httpx.Client(base_url=self.base_url, timeout=timeout_s, transport=transport, trust_env=False)
+        self._retries = retries
+        self._http = httpx.Client(**_settings(base_url, api_key, timeout_s, transport))
 
-    def caption(
-        self, pictures: Sequence[bytes | Path], *, max_new_tokens: int | None = None, num_beams: int | None = None
-    ) -> list[CaptionResult]:
+    def caption(self, pictures: Sequence[Picture], **options: Unpack[Options]) -> list[CaptionResult]:
         """Caption picture files or their bytes, in order. Raises CaptionRequestError, OSError for unreadable files."""
-        options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
-        query = {name: value for name, value in options.items() if value is not None}
-        results: list[CaptionResult] = []
-        for files in _pieces(pictures):
-            body = self._send("POST", "/v1/captions", files=[("files", file) for file in files], params=query)
-            results += _results(body)
-        return results
+        return self._run(caption_steps(pictures, options, self._retries))
+
+    def feedback(self, caption_id: str, caption: str, *, rating: int | None = None, reason: str = "") -> None:
+        """Say what the caption of that id (`CaptionResult.caption_id`) should have been; `rating`: how good it was, 1
+        worst to 5 best; `reason`: what was wrong. Raises CaptionRequestError.
+        """
+        self._run(feedback_steps(caption_id, caption, rating, reason, self._retries))
+
+    def models(self) -> list[Model]:
+        """The models that answer. Raises CaptionRequestError if none does yet."""
+        return self._run(models_steps(self._retries))
+
+    def model_version(self) -> str:
+        """Version of the model that answers. Raises CaptionRequestError if none does yet."""
+        return self.models()[0].version
 
     def ready(self) -> bool:
         """Whether captions can be had now; False also if nothing answers at the address."""
@@ -55,10 +87,6 @@ class CaptionClient:
             return self._http.get("/readyz").status_code == 200
         except httpx.HTTPError:
             return False
-
-    def model_version(self) -> str:
-        """Version of the model that answers. Raises CaptionRequestError if none does yet."""
-        return self._send("GET", "/v1/models")["models"][0]["version"]
 
     def close(self) -> None:
         """Close the connection."""
@@ -72,50 +100,79 @@ class CaptionClient:
     ) -> None:
         self.close()
 
-    def _send(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+    def _run(self, steps: Steps[T]) -> T:
+        came: Came = None
+        while True:
+            try:
+                step = steps.send(came)
+            except StopIteration as end:
+                return end.value
+            came = time.sleep(step.seconds) if isinstance(step, Pause) else self._send(step)
+
+    def _send(self, send: Send) -> Came:
         try:
-            answer = self._http.request(method, path, **arguments)
+            return self._http.request(send.method, send.path, **send.arguments)
         except httpx.HTTPError as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise CaptionRequestError(f"{self.base_url} cannot be reached ({reason}). Is the server up?") from error
-        if answer.status_code != 200:
-            raise _refusal(answer)
-        return answer.json()
+            return error
 
 
-def _pieces(pictures: Sequence[bytes | Path]) -> Iterator[list[tuple[str, bytes]]]:
-    """Named pictures in requests of bounded count and size."""
-    files: list[tuple[str, bytes]] = []
-    size = 0
-    for index, picture in enumerate(pictures):
-        data = picture.read_bytes() if isinstance(picture, Path) else picture
-        if files and (len(files) == MAX_PICTURES or size + len(data) > MAX_REQUEST_BYTES):
-            yield files
-            files, size = [], 0
-        files.append((picture.name if isinstance(picture, Path) else f"picture-{index}", data))
-        size += len(data)
-    if files:
-        yield files
+class AsyncCaptionClient:
+    """CaptionClient for asyncio: `async with AsyncCaptionClient(url) as client: await client.caption([...])`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str = "",
+        timeout_s: float = TIMEOUT_S,
+        retries: int = RETRIES,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._retries = retries
+        self._http = httpx.AsyncClient(**_settings(base_url, api_key, timeout_s, transport))
+
+    async def caption(self, pictures: Sequence[Picture], **options: Unpack[Options]) -> list[CaptionResult]:
+        """See CaptionClient.caption."""
+        return await self._run(caption_steps(pictures, options, self._retries))
+
+    async def feedback(self, caption_id: str, caption: str, *, rating: int | None = None, reason: str = "") -> None:
+        """See CaptionClient.feedback."""
+        await self._run(feedback_steps(caption_id, caption, rating, reason, self._retries))
+
+    async def models(self) -> list[Model]:
+        """See CaptionClient.models."""
+        return await self._run(models_steps(self._retries))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> "AsyncCaptionClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        came: Came = None
+        while True:
+            try:
+                step = steps.send(came)
+            except StopIteration as end:
+                return end.value
+            if isinstance(step, Pause):
+                came = await asyncio.sleep(step.seconds)
+            else:
+                came = await self._send(step)
+
+    async def _send(self, send: Send) -> Came:
+        try:
+            return await self._http.request(send.method, send.path, **send.arguments)
+        except httpx.HTTPError as error:
+            return error
 
 
-def _results(body: dict[str, Any]) -> list[CaptionResult]:
-    return [
-        CaptionResult(
-            text=caption["text"],
-            confidence=caption["confidence"],
-            token_count=caption["token_count"],
-            model_version=body["model"]["version"],
-            request_id=body["request_id"],
-            caption_id=caption["id"],
-            latency_ms=body["timings_ms"]["total"],
-        )
-        for caption in body["captions"]
-    ]
-
-
-def _refusal(answer: httpx.Response) -> CaptionRequestError:
-    problem: dict[str, Any] = {}
-    if "json" in answer.headers.get("content-type", ""):
-        problem = answer.json()
-    detail = problem.get("detail") or answer.text[:300] or "no reason given"
-    return CaptionRequestError(f"{answer.url} answered {answer.status_code}: {detail}", answer.status_code, problem)
+__all__ = ["AsyncCaptionClient", "CaptionClient", "CaptionRequestError", "CaptionResult", "Model", "Options"]

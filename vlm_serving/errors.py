@@ -26,6 +26,8 @@ ServingError                     500 internal-error
 ├── DeployFailedError            a deployment was not reached or refused; what Serve or the replica said
 ├── SettingsError                settings of the server that cannot be used
 ├── PortInUseError               a port that was asked for is taken
+├── PathsError                   a folder or pattern on the command line has no pictures
+├── OutputError                  a captions.jsonl that cannot be gone on with
 └── CaptionRequestError          the client's: the server refused or failed, or was not reached
 """
 
@@ -214,3 +216,15 @@ class MetricsOffError(ServingError):
 
     http_status = 501
     slug = "metrics-off"
+
+
+class PathsError(ServingError):
+    """Folders or patterns on the command line in which there is no picture."""
+
+    slug = "no-pictures"
+
+
+class OutputError(ServingError):
+    """A file of captions that this run cannot go on with."""
+
+    slug = "output"

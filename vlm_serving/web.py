@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +13,7 @@ from vlm_serving.envelope import Envelope
 from vlm_serving.errors import RequestError, ServingError
 from vlm_serving.intake import fault
 from vlm_serving.openapi import describe
+from vlm_serving.pages import page
 from vlm_serving.problems import problem, problem_of
 from vlm_serving.routes_captions import captions_router
 from vlm_serving.routes_chat import chat_router
@@ -22,14 +22,6 @@ from vlm_serving.routes_metrics import metrics_router
 from vlm_serving.routes_models import models_router
 from vlm_serving.security import Guard
 from vlm_serving.service import CaptionService
-
-PAGES = Path(__file__).parent / "playground"
-PAGE_HEADERS = {
-    "content-security-policy": "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "cache-control": "no-cache",
-    "x-content-type-options": "nosniff",
-}
 
 
 def create_web(
@@ -61,17 +53,13 @@ def create_web(
 
     @web.get("/", include_in_schema=False)
     async def playground() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
-        return _page("index.html")
+        return page("index.html")
 
     @web.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
-        return _page("docs.html")
+        return page("docs.html")
 
     return web
-
-
-def _page(name: str) -> HTMLResponse:
-    return HTMLResponse((PAGES / name).read_text(encoding="utf-8"), headers=PAGE_HEADERS)
 
 
 async def _on_serving_error(request: Request, error: Exception) -> Response:

@@ -19,8 +19,8 @@ from vlm_assets.data.sources.base import Source, SourceRow
 from vlm_assets.data.tables import QUARANTINE, RAW_ROWS, pick_pictures, write_json, write_rows
 from vlm_assets.data.workers import in_order
 from vlm_assets.errors import SourceError, UnusableSourceError
-from vlm_assets.progress import Progress
 from vlm_serving.errors import PictureError
+from vlm_serving.progress import Progress
 
 SHEET_PICTURES = 24
 SHOWN_CHARACTERS = 500

@@ -5,18 +5,17 @@ Every node needs this package installed, and must see the store's disk under the
 
 import json
 import pickle
-import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from vlm_assets.data.shard_files import ShardJob, make_shard
 from vlm_assets.data.shard_plan import ShardTask
-from vlm_assets.errors import ConfigError, SourceError, StoreError, VlmError
-from vlm_assets.progress import Progress
+from vlm_assets.errors import SourceError, StoreError, VlmError
+from vlm_assets.ray_cluster import connected
+from vlm_serving.progress import Progress
 
 KINDS: dict[str, type[VlmError]] = {"SourceError": SourceError, "StoreError": StoreError}
-KNOCK_SECONDS = 10.0
+OTHERWISE = "leave it empty and nodes at 1 to make the shards with processes of this machine."
 TASKS_AT_ONCE = 1000  # each carries the captions of its pictures: a few megabytes
 
 
@@ -25,7 +24,7 @@ def run_on_ray(job: ShardJob, tasks: Iterable[ShardTask], address: str, workers:
 
     Raises ConfigError if there is no cluster, and the first error of a task as `make_shard` does; finished shards stay.
     """
-    with _connected(address):
+    with connected(address, OTHERWISE):
         waiting = iter(tasks)
         while batch := [task for task, _ in zip(waiting, range(TASKS_AT_ONCE), strict=False)]:
             for answer in _mapped(job, batch, workers):
@@ -33,34 +32,6 @@ def run_on_ray(job: ShardJob, tasks: Iterable[ShardTask], address: str, workers:
                     kind, text, errno = json.loads(answer["error"])
                     raise OSError(errno, text) if errno else KINDS.get(kind, SourceError)(text)
                 progress.advance(answer["pictures"])
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[None]:
-    import ray
-
-    if ray.is_initialized():  # by whoever called us: theirs to end
-        yield
-        return
-    try:
-        _knock(address)  # Ray itself would try for minutes
-        ray.init(address=address or "auto", log_to_driver=False, configure_logging=False)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"There is no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]} Start one, set "
-            "VLM_RAY_ADDRESS, or leave it empty and nodes at 1 to make the shards with processes of this machine."
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """Raise OSError if nobody listens at `host:port`; other forms of address are Ray's to judge."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
 
 
 def _mapped(job: ShardJob, tasks: list[ShardTask], workers: int) -> Iterator[dict[str, Any]]:

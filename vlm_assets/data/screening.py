@@ -17,8 +17,8 @@ from vlm_assets.data.quality import Fault, PictureSignals, QualityLimits, measur
 from vlm_assets.data.source_rows import with_captions
 from vlm_assets.data.tables import read_rows, stream_pictures
 from vlm_assets.data.workers import in_order
-from vlm_assets.progress import Progress
 from vlm_serving.errors import PictureError
+from vlm_serving.progress import Progress
 
 
 @dataclass

@@ -21,7 +21,7 @@ from vlm_assets.data.shard_files import ShardJob, make_shard
 from vlm_assets.data.shard_plan import ShardTask
 from vlm_assets.data.workers import available_cores
 from vlm_assets.errors import SourceError
-from vlm_assets.progress import Progress
+from vlm_serving.progress import Progress
 
 FEW_PICTURES = 1000  # done sooner than processes are started
 FEW_FILES = 8  # per worker: from here on the last file that one makes alone costs no more than an eighth of the time

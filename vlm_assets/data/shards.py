@@ -14,8 +14,8 @@ from vlm_assets.data.shard_files import ShardJob, encoded_bytes, shard_info
 from vlm_assets.data.shard_plan import ShardPlan
 from vlm_assets.data.shard_workers import crew_for, run_here, run_in_processes
 from vlm_assets.data.tables import read_json, read_rows, write_json
-from vlm_assets.progress import Progress
 from vlm_serving.preprocessing import PreprocessingContract
+from vlm_serving.progress import Progress
 
 CONTRACT = "contract.json"
 GROUP_BYTES = 16 * 1024 * 1024  # what a reader takes at once

@@ -18,7 +18,7 @@ from PIL import Image
 
 from vlm_assets.evaluation.pictures import count_rows, picture_batches
 from vlm_assets.evaluation.predict import ONLY_OF_MODELS, CaptionTable
-from vlm_assets.progress import Progress
+from vlm_serving.progress import Progress
 
 THUMBNAIL_PX = 32
 READ_ROWS = 256

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vlm_assets.errors import ConfigError
 from vlm_assets.evaluation.pictures import PictureBatch, count_rows, picture_batches
-from vlm_assets.progress import Progress
+from vlm_serving.progress import Progress
 
 if TYPE_CHECKING:  # the captioner's module imports torch
     from vlm_serving.captioner import Caption

@@ -14,7 +14,7 @@ from vlm_assets.data.sources.entries import Entry
 from vlm_assets.data.sources.files import FileInfo, in_threads, open_files
 from vlm_assets.data.sources.listing import Listing
 from vlm_assets.errors import SourceError, UnreadableFileError
-from vlm_assets.progress import Progress
+from vlm_serving.progress import Progress
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol, TypeVar
 from vlm_assets.data.sources.base import Log, silent
 from vlm_assets.data.workers import in_order
 from vlm_assets.errors import SourceError, UnreadableFileError
-from vlm_assets.progress import Progress
+from vlm_serving.progress import Progress
 
 READERS = 8  # threads: they wait for the disk or the network, or hash without the interpreter's lock
 AHEAD = 16  # files in memory at most while they are read ahead

@@ -18,7 +18,7 @@ from vlm_assets.data.sources.base import Log, silent
 from vlm_assets.data.sources.files import LocalFiles, fingerprint
 from vlm_assets.data.sources.rows import Column, Row, labels_of
 from vlm_assets.errors import SourceError, UnreadableFileError
-from vlm_assets.progress import Progress
+from vlm_serving.progress import Progress
 
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
 HUB_ID = re.compile(r"^[\w-][\w.-]*(/[\w.-]+)?$")

@@ -21,7 +21,7 @@ from vlm_assets.data.sources.columns import SPLIT_NAMES
 from vlm_assets.data.sources.files import FileInfo, Files, LocalFiles, fingerprint, inner_name
 from vlm_assets.data.sources.rows import Column, Row, labels_of
 from vlm_assets.errors import SourceError, UnreadableFileError
-from vlm_assets.progress import Progress
+from vlm_serving.progress import Progress
 
 BATCH_ROWS = 16  # with pictures in them
 BUFFER_BYTES = 1 << 20

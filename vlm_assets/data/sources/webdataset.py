@@ -19,7 +19,7 @@ from vlm_assets.data.sources.files import FileInfo, fingerprint
 from vlm_assets.data.sources.shard_files import split_of_file
 from vlm_assets.data.sources.shard_paths import ShardPaths
 from vlm_assets.data.sources.tar_samples import PICTURE_SUFFIXES, Sample, read_samples
-from vlm_assets.progress import Progress
+from vlm_serving.progress import Progress
 
 CAPTION_KEYS = ("caption", "captions", "text")
 ONE_PICTURE = "a sample is one picture with its text"

@@ -2,8 +2,8 @@
 
 import pytest
 
-import vlm_assets.progress as progress
-from vlm_assets.progress import Progress
+import vlm_serving.progress as progress
+from vlm_serving.progress import Progress
 
 
 class Clock:

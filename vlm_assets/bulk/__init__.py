@@ -1,0 +1,1 @@
+"""Captions for very many pictures at once, with the released model."""
