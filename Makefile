@@ -109,6 +109,11 @@ bench-engine: $(DEV) ## speed of captioning, beside stock transformers
 	$(PY) -W ignore -m tests.benchmarks.bench_engine --dtype fp32
 	$(PY) -W ignore -m tests.benchmarks.bench_engine --dtype bf16
 
+.PHONY: bench-http
+bench-http: $(DEV) ## captions over HTTP beside Ray Serve, LitServe, BentoML and FastAPI with the stock model
+	$(PY) -W ignore -m tests.benchmarks.bench_http --model mini --json bench-http-mini.json $(ARGS)
+	$(PY) -W ignore -m tests.benchmarks.bench_http --model base --json bench-http-base.json $(ARGS)
+
 .PHONY: bench-drift
 bench-drift: $(DEV) ## false alarms and power of the drift test
 	$(PY) -m tests.benchmarks.bench_drift
