@@ -10,13 +10,13 @@ SIZE_PX = (1024, 768)
 QUALITY = 80
 GRAIN = 11.0  # standard deviation of the noise, grey levels: with QUALITY it makes about 200 KB
 BASES = 8
-STEPS = 12  # values that one quantiser step takes
+STEPS = 16  # values that one quantiser step takes
 QUANTISERS = (1, 2, 3, 4)  # low frequencies of the luminance table: they survive the reduction to the model's size
 DQT = b"\xff\xdb"
 
 
 def jpegs(seed: int = 0) -> Iterator[bytes]:
-    """Different pictures, BASES * STEPS ** 4 = 165,888 of them, then StopIteration. The first BASES take 0.2 s.
+    """Different pictures, BASES * STEPS ** 4 = 524,288 of them, then StopIteration. The first BASES take 0.2 s.
 
     A few scenes are encoded; the others are those with other steps in the quantisation table, so that their pixels and
     not just their bytes differ, and a load generator does not spend its time on encoding.
