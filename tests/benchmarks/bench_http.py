@@ -29,7 +29,7 @@ from tests.load.bundles import random_bundle
 from tests.load.generator import Load, Send, Tried, best_rate, closed_load, highest_rate, open_load
 from tests.load.http_client import Connections, wait_until_answers
 from tests.load.pictures import jpegs
-from tests.load.server import cpu_seconds
+from tests.load.server import cpu_seconds, end_cleanly_on_sigterm
 
 # base: few requests a second, so that windows are long and p95 is nearly the worst request
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -60,6 +60,7 @@ class Turn:
 
 def main() -> None:
     options = parse()
+    end_cleanly_on_sigterm()
     print(f"{options.model}, {options.dtype}, {options.threads} model threads, {TOKENS} tokens, JPEGs of 200 KB, "
           f"{date.today()}, on {device_name()}\n")  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="bench-http-") as scratch:

@@ -7,13 +7,12 @@ import pytest
 
 from tests.load import continuous
 from tests.load.bundles import random_bundle
-from tests.load.continuous import Stretch
+from tests.load.continuous import Stretch, replicated
 from tests.load.overload import overloaded
 from tests.load.server import captioner_server
 from tests.tiny import tiny_bundle
 
 pytestmark = pytest.mark.integration
-TWO_REPLICAS = {"min_replicas": 2, "max_replicas": 2}
 
 
 def verdicts(stretches: list[Stretch]) -> None:
@@ -30,7 +29,7 @@ def verdicts(stretches: list[Stretch]) -> None:
 @pytest.mark.timeout(600)
 def test_updates_a_rollback_and_killed_replicas_cost_no_request(tmp_path: Path) -> None:
     old, new, third = (tiny_bundle(tmp_path / str(seed), seed=seed) for seed in range(3))
-    stretches = continuous.run(tmp_path, (old, new, third), 300, 3, TWO_REPLICAS)
+    stretches = continuous.run(tmp_path, (old, new, third), 300, 3, replicated(2))
     verdicts(stretches)
     by_name = {stretch.name: stretch for stretch in stretches}
     versions = [set(by_name[name].versions) for name in ("after good update", "after update that fails")]
@@ -42,7 +41,7 @@ def test_updates_a_rollback_and_killed_replicas_cost_no_request(tmp_path: Path) 
 @pytest.mark.timeout(3600)
 def test_ten_thousand_requests(tmp_path: Path) -> None:
     old, new, third = (random_bundle(tmp_path / str(seed), "mini", seed=seed) for seed in range(3))
-    stretches = continuous.run(tmp_path, (old, new, third), 10_000, 4, TWO_REPLICAS)
+    stretches = continuous.run(tmp_path, (old, new, third), 10_000, 4, replicated(2))
     verdicts(stretches)
     assert sum(stretch.requests for stretch in stretches) >= 10_000
 

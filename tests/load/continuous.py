@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from typing import Any
 from tests.load.bundles import random_bundle
 from tests.load.http_client import LOST, Answer, Connections, wait_until_answers
 from tests.load.pictures import jpegs
-from tests.load.server import REPLICA, RunningServer, captioner_server, command_of
+from tests.load.server import RunningServer, captioner_server, end_cleanly_on_sigterm
 from vlm_serving.bundle import SEAL
 from vlm_serving.errors import DeployFailedError
 
@@ -32,6 +31,7 @@ PATH, FIELD = "/v1/captions", "files"
 RETRY_PAUSES_S = (0.1, 0.5, 2.0)
 WORTH_A_RETRY = {LOST, 500, 502, 503, 504}
 RECOVERY_S = 120.0
+FEW = 10
 CPUS = 16  # Ray counts them only: a replica more must never wait for one
 
 
@@ -76,6 +76,10 @@ class Traffic:
     def requests(self) -> int:
         return sum(stretch.requests for stretch in self.stretches)
 
+    def has_had(self, requests: float) -> bool:
+        """Whether there were so many, and a few of them in the last stretch."""
+        return self.requests >= requests and self.stretches[-1].requests >= FEW
+
     def begin(self, name: str) -> Stretch:
         """A new stretch: requests that are sent from now on belong to it."""
         self.stretches.append(Stretch(name))
@@ -118,11 +122,11 @@ async def through(traffic: Traffic, events: list[Event], requests: int, clients:
     share = requests / (2 * len(events) + 1)
     try:
         for number, (name, event) in enumerate(events):
-            await _until(lambda: traffic.requests >= (2 * number + 1) * share, clients_at_work)  # noqa: B023
+            await _until(lambda: traffic.has_had((2 * number + 1) * share), clients_at_work)  # noqa: B023
             traffic.begin(name)
             await asyncio.to_thread(event)
             traffic.begin(f"after {name}")
-        await _until(lambda: traffic.requests >= requests, clients_at_work)
+        await _until(lambda: traffic.has_had(requests), clients_at_work)
     finally:
         traffic.stopping = True
         await clients_at_work
@@ -144,7 +148,7 @@ def events_on(server: RunningServer, old: Path, new: Path, bad: Path) -> list[Ev
             return
         raise AssertionError(f"the altered bundle {bad} was deployed")
 
-    kills = [(f"killed: {name}", lambda name=name: kill_one(server, name)) for name in deployments_of(server)]
+    kills = [(f"killed: {name}", lambda name=name: kill_one(server, name)) for name in server.replicas()]
     return [
         ("good update", lambda: server.deploy(new)),
         ("update that fails", refused),
@@ -153,21 +157,24 @@ def events_on(server: RunningServer, old: Path, new: Path, bad: Path) -> list[Ev
     ]
 
 
-def deployments_of(server: RunningServer) -> list[str]:
-    """Names of the deployments that have replicas."""
-    names = [command_of(one).partition(REPLICA)[2] for one in server.replicas()]
-    return sorted({re.split(r"[^\w-]", name)[0] for name in names})
-
-
 def kill_one(server: RunningServer, deployment: str) -> None:
-    """SIGKILL a replica and wait until there are as many again, and no fewer captions than before."""
-    before = {one.pid for one in server.replicas(deployment)}
-    os.kill(min(before), signal.SIGKILL)
+    """SIGKILL a replica and wait until there are as many again that get traffic."""
+    before = server.replicas()[deployment]
+    killed = min(before)
+    os.kill(before[killed], signal.SIGKILL)
     deadline_s = time.monotonic() + RECOVERY_S
-    while len(now := {one.pid for one in server.replicas(deployment)}) < len(before) or now == before:
+    while len(now := server.replicas()[deployment]) < len(before) or killed in now:
         if time.monotonic() > deadline_s:
             raise AssertionError(f"{deployment} had {len(now)} of {len(before)} replicas {RECOVERY_S:.0f} s later")
         time.sleep(0.2)
+
+
+def replicated(replicas: int) -> dict[str, Any]:
+    """So many replicas of the models, and of the ingress, which asks another if one dies with a picture in hand."""
+    return {
+        "split": True, "min_replicas": replicas, "max_replicas": replicas,
+        "ingress_min_replicas": replicas, "ingress_max_replicas": replicas,
+    }  # fmt: skip
 
 
 def altered(bundle: Path) -> Path:
@@ -201,11 +208,11 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--replicas", type=int, default=2)
     asked = parser.parse_args()
+    end_cleanly_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="continuous-") as scratch:
         place = Path(scratch)
         old, new, third = (random_bundle(place / str(seed), "mini", seed=seed) for seed in range(3))
-        options = {"min_replicas": asked.replicas, "max_replicas": asked.replicas, "num_cpus": 1}
-        stretches = run(place, (old, new, third), asked.requests, asked.clients, options)
+        stretches = run(place, (old, new, third), asked.requests, asked.clients, replicated(asked.replicas))
     print(*stretches, sep="\n")
     failed = sum(stretch.failed for stretch in stretches)
     for_good = sum(stretch.failed_for_good for stretch in stretches)

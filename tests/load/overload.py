@@ -17,7 +17,7 @@ from tests.load.bundles import random_bundle
 from tests.load.generator import Load, closed_load, open_load, percentile
 from tests.load.http_client import Connections, wait_until_answers
 from tests.load.pictures import jpegs
-from tests.load.server import captioner_server
+from tests.load.server import captioner_server, end_cleanly_on_sigterm
 
 PATH, FIELD = "/v1/captions", "files"
 REFUSALS = (503, 429)
@@ -86,6 +86,7 @@ def main() -> int:
     parser.add_argument("--factor", type=float, default=5.0)
     parser.add_argument("--seconds", type=float, default=20.0)
     asked = parser.parse_args()
+    end_cleanly_on_sigterm()
     with (
         tempfile.TemporaryDirectory(prefix="overload-") as scratch,
         captioner_server(Path(scratch) / "server") as server,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from vlm_serving.bundle import open_bundle
-from vlm_serving.deploying import deploy
+from vlm_serving.deploying import APPLICATION, REST_PATH, auth_headers, deploy
 
 START_S, STOP_S = 180, 40
-REPLICA = "ServeReplica:captioner:"
 MB = 1e6
 
 
@@ -40,9 +41,14 @@ class RunningServer:
         """The server and all below it."""
         return process_tree(self.process.pid)
 
-    def replicas(self, deployment: str = "") -> list[psutil.Process]:
-        """The processes of the application's replicas, or of one deployment's."""
-        return [one for one in self.processes() if REPLICA + deployment in command_of(one)]
+    def replicas(self) -> dict[str, dict[str, int]]:
+        """Process ids of the replicas that get traffic, by id, of each deployment, as Serve tells."""
+        answer = httpx.get(self.dashboard_url + REST_PATH, headers=auth_headers(), timeout=30, trust_env=False)
+        deployments = answer.raise_for_status().json()["applications"][APPLICATION]["deployments"]
+        return {
+            name: {one["replica_id"]: one["pid"] for one in deployment["replicas"] if one["state"] == "RUNNING"}
+            for name, deployment in deployments.items()
+        }
 
 
 @contextmanager
@@ -74,6 +80,11 @@ def own_environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path for path in paths if path)), **more}
 
 
+def end_cleanly_on_sigterm() -> None:
+    """Make SIGTERM unwind this process like an error: it must not leave its servers behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
 def stop(process: "subprocess.Popen[bytes]") -> None:
     """Ask a process to end; what it and its children do not manage in time is killed."""
     family = process_tree(process.pid)
@@ -96,14 +107,6 @@ def process_tree(pid: int) -> list[psutil.Process]:
         return [first, *first.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-
-
-def command_of(process: psutil.Process) -> str:
-    """How it is called; Ray's workers rename themselves."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def cpu_seconds(pid: int) -> float:

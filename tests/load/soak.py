@@ -22,7 +22,7 @@ from tests.load.bundles import random_bundle
 from tests.load.generator import Load, closed_load, open_load
 from tests.load.http_client import Connections, wait_until_answers
 from tests.load.pictures import jpegs
-from tests.load.server import captioner_server, memory_mb
+from tests.load.server import captioner_server, end_cleanly_on_sigterm, memory_mb
 
 PATH, FIELD = "/v1/captions", "files"
 CLIENTS, CAPACITY_S, EVERY_S = 16, 10.0, 2.0
@@ -109,8 +109,9 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.8)
     parser.add_argument("--json", type=Path, help="every measurement")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="soak-") as scratch, captioner_server(Path(scratch) / "server") as server:
-        server.deploy(random_bundle(Path(scratch) / "bundle", "mini"))
+    end_cleanly_on_sigterm()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder, captioner_server(Path(folder) / "server") as server:
+        server.deploy(random_bundle(Path(folder) / "bundle", "mini"))
         wait_until_answers(server.http_url, PATH, FIELD, next(jpegs()), 60)
         load, watched = asyncio.run(soak(server.http_url, server.process.pid, asked.minutes, asked.share))
     if asked.json:
