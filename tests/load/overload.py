@@ -1,6 +1,6 @@
 """Five times as much as the server can do: does it answer some in time and refuse the rest at once?
 
-    python -m tests.load.overload [--factor 5] [--seconds 20] [--model mini]
+    python -m tests.load.overload [--factor 5] [--seconds 20] [--model mini] [--options JSON]
 
 Capacity is what `--clients` clients get. Goals: with `--factor` times as many requests a second, p95 of the answered
 ones within twice the p95 at capacity, every other one refused with 503 or 429 and a Retry-After, and quickly.
@@ -8,6 +8,7 @@ ones within twice the p95 at capacity, every other one refused with 503 or 429 a
 
 import argparse
 import asyncio
+import json
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -85,13 +86,14 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--factor", type=float, default=5.0)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--options", type=json.loads, help="settings of the server as JSON, see ServingConfig")
     asked = parser.parse_args()
     end_cleanly_on_sigterm()
     with (
         tempfile.TemporaryDirectory(prefix="overload-") as scratch,
         captioner_server(Path(scratch) / "server") as server,
     ):
-        server.deploy(random_bundle(Path(scratch) / "bundle", asked.model))
+        server.deploy(random_bundle(Path(scratch) / "bundle", asked.model), asked.options)
         wait_until_answers(server.http_url, PATH, FIELD, next(jpegs()), 60)
         result = asyncio.run(overloaded(server.http_url, asked.clients, asked.factor, asked.seconds))
     print(result)
