@@ -109,6 +109,20 @@ bench-engine: $(DEV) ## speed of captioning, beside stock transformers
 	$(PY) -W ignore -m tests.benchmarks.bench_engine --dtype fp32
 	$(PY) -W ignore -m tests.benchmarks.bench_engine --dtype bf16
 
+.PHONY: bench-http
+bench-http: $(DEV) ## captions over HTTP beside Ray Serve, LitServe, BentoML and FastAPI with the stock model
+	$(PY) -W ignore -m tests.benchmarks.bench_http --model mini --json bench-http-mini.json $(ARGS)
+	$(PY) -W ignore -m tests.benchmarks.bench_http --model base --json bench-http-base.json $(ARGS)
+
+.PHONY: test-load
+test-load: $(DEV) ## 10,000 requests through updates, a rollback and killed replicas; five times the capacity
+	$(PY) -W ignore -m tests.load.continuous
+	$(PY) -W ignore -m tests.load.overload
+
+.PHONY: soak
+soak: $(DEV) ## a server at 80 % load, the slope of its memory: make soak MINUTES=30
+	$(PY) -W ignore -m tests.load.soak --minutes $(or $(MINUTES),30)
+
 .PHONY: bench-drift
 bench-drift: $(DEV) ## false alarms and power of the drift test
 	$(PY) -m tests.benchmarks.bench_drift
