@@ -181,3 +181,11 @@ def test_only_listed_origins_may_ask_from_a_browser(bundle: Path) -> None:
         "/v1/captions", headers={"origin": "https://a.example", **question}
     )
     assert "access-control-allow-origin" not in plain.headers
+
+
+def test_a_listed_page_may_read_why_it_was_refused(bundle: Path) -> None:
+    client = make_client(make_service(bundle, api_keys=KEYS, cors_origins=["https://shop.example"]))
+    answer = client.post("/v1/captions", headers={"origin": "https://shop.example"})
+    assert answer.status_code == 401
+    assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+    assert "access-control-allow-origin" not in client.post("/v1/captions", headers={"origin": "https://a.b"}).headers
