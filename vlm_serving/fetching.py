@@ -18,6 +18,9 @@ from vlm_serving.errors import PictureTooLargeError, UrlFailedError, UrlRefusedE
 
 REDIRECTS = (301, 302, 303, 307, 308)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits
+# Not of the open internet, though `is_global` calls them so: IPv4-compatible and site-local addresses (both given up),
+# NAT64 of local use (RFC 8215), segment routing (RFC 9602), documentation (RFC 9637)
+NOT_PUBLIC = [ipaddress.ip_network(one) for one in ("::/96", "fec0::/10", "64:ff9b:1::/48", "5f00::/16", "3fff::/20")]
 DEFAULT_PORTS = {"https": 443, "http": 80}
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -107,6 +110,7 @@ def checked(url: str, rules: FetchRules) -> SplitResult:
     if not rules.hosts:
         raise UrlRefusedError("Pictures by URL are off here. Send the picture itself, in base64 or as a file.")
     try:
+        url.encode()  # JSON can hold half a surrogate pair, which no URL can
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), _port(parts)
     except ValueError as error:
@@ -118,6 +122,8 @@ def checked(url: str, rules: FetchRules) -> SplitResult:
         raise UrlRefusedError("The URL holds a user or password, which is not sent. Leave it out.")
     if not any(_matches(host, pattern) for pattern in rules.hosts):
         raise UrlRefusedError(f"The host {host[:80]!r} is not among those that pictures are fetched from.")
+    if not host.isascii() or not all(1 <= len(label) <= 63 for label in host.split(".")):  # RFC 1035
+        raise UrlRefusedError(f"The host {host[:80]!r} is no name of a host. Write it in ASCII (xn--…).")
     if port not in rules.ports:
         raise UrlRefusedError(f"Port {port} is not among those that pictures are fetched from: {list(rules.ports)}.")
     return parts._replace(netloc=parts.netloc.lower())
@@ -146,7 +152,7 @@ def is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
         inner += [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)] if address in NAT64 else []
-    if address.is_multicast or address.is_unspecified:
+    if address.is_multicast or address.is_unspecified or any(address in network for network in NOT_PUBLIC):
         return False
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         return is_public(address.ipv4_mapped)

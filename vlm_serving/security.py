@@ -194,7 +194,7 @@ class Guard:
             answer = problem_of(error, state.get("request_id", ""))
             if isinstance(error, UnauthorizedError):
                 answer.headers["www-authenticate"] = "Bearer"
-            return await answer(scope, receive, safely)
+            inner = with_cors(answer, self._config_of())  # a listed page may read why it was refused
         await inner(scope, receive, safely)
 
 

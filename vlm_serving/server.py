@@ -22,10 +22,12 @@ from typing import Any
 import psutil
 
 from vlm_serving.bundle_source import pin_bundle
+from vlm_serving.config import ServingConfig
 from vlm_serving.deploying import deploy
 from vlm_serving.errors import ServingError, SettingsError
 from vlm_serving.images import MEBIBYTE
 from vlm_serving.processes import adopt_orphans, claim_port, descendants, end_descendants
+from vlm_serving.security import read_keys
 
 LOOPBACK = "127.0.0.1"
 TEMP_ROOT = "/tmp"  # short: the paths of Ray's sockets end at 107 bytes
@@ -101,7 +103,7 @@ def require_keys(options: ServerOptions) -> None:
         local = options.host == "localhost" or ipaddress.ip_address(options.host).is_loopback
     except ValueError:  # a name of this machine
         local = False
-    if not (local or options.allow_anonymous or os.environ.get("VLM_API_KEYS_FILE")):
+    if not (local or options.allow_anonymous or read_keys(ServingConfig.model_validate({}))):
         raise SettingsError(
             f"--host {options.host} lets the network ask, and there are no API keys. Make one with "
             "`python -m vlm_serving new-key NAME`, put its line into a file and set VLM_API_KEYS_FILE to it; or say "

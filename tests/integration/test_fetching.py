@@ -160,6 +160,7 @@ def test_a_url_that_may_not_be_fetched_reaches_no_server(url: str, reason: str, 
     [
         "127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.9", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
         "::1", "fe80::1%eth0", "fd00:ec2::254", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1",
+        "::127.0.0.1", "::a9fe:a9fe", "fec0::1", "64:ff9b:1::7f00:1", "5f00::1", "3fff::1",
         "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:80ff:fffe", "93.184.215.14,127.0.0.1",
     ],
 )  # fmt: skip
@@ -168,6 +169,16 @@ def test_a_name_with_an_address_that_is_not_public_is_refused(addresses: str, po
     error = refused(f"http://{HOST}:{port}/", rules(port, private_networks=()), addresses)
     assert "has an address that is not public" in str(error)
     assert len(seen) == before
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("a" * 64, "no name of a host"), ("a.", "no name of a host"), ("ü", "no name of a host"), ("\ud800", "is no URL")],
+)
+def test_a_host_below_a_listed_one_that_no_resolver_takes_is_refused(host: str, reason: str, port: int) -> None:
+    error = refused(f"http://{host}.{HOST}:{port}/", rules(port, hosts=(f"*.{HOST}",)))
+    assert isinstance(error, UrlRefusedError)
+    assert reason in str(error)
 
 
 def test_the_address_that_was_checked_is_the_one_connected_to(port: int) -> None:

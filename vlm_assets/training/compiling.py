@@ -19,7 +19,7 @@ def compile_layers(model: BlipForConditionalGeneration) -> None:
 def uncompile_layers(model: BlipForConditionalGeneration) -> None:
     """The layers are plain torch again."""
     for layer in _layers(model):
-        layer._compiled_call_impl = None
+        layer._compiled_call_impl = None  # pyright: ignore[reportPrivateUsage] (torch has no way back)
 
 
 def _layers(model: Any) -> Iterator[nn.Module]:

@@ -149,14 +149,19 @@ def test_faults_of_keys_are_told_at_once_and_no_key_with_them(tmp_path: Path) ->
         read_keys(ServingConfig(api_keys_file=str(tmp_path / "none")))
 
 
-def test_a_server_for_the_network_wants_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_for_the_network_wants_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for host in ("127.0.0.1", "::1", "localhost"):
         require_keys(ServerOptions(host=host))
     for host in ("0.0.0.0", "10.0.0.7", "::", "captions.example"):
         with pytest.raises(SettingsError, match=rf"--host {host} lets the network ask.*new-key.*--allow-anonymous"):
             require_keys(ServerOptions(host=host))
         require_keys(ServerOptions(host=host, allow_anonymous=True))
-    monkeypatch.setenv("VLM_API_KEYS_FILE", "/run/keys")
+    file = tmp_path / "keys"
+    monkeypatch.setenv("VLM_API_KEYS_FILE", str(file))
+    file.write_text("# none yet\n")
+    with pytest.raises(SettingsError, match="there are no API keys"):
+        require_keys(ServerOptions(host="0.0.0.0"))
+    file.write_text(f"shop {SHOP[1]}\n")
     require_keys(ServerOptions(host="0.0.0.0"))
 
 
@@ -181,3 +186,11 @@ def test_only_listed_origins_may_ask_from_a_browser(bundle: Path) -> None:
         "/v1/captions", headers={"origin": "https://a.example", **question}
     )
     assert "access-control-allow-origin" not in plain.headers
+
+
+def test_a_listed_page_may_read_why_it_was_refused(bundle: Path) -> None:
+    client = make_client(make_service(bundle, api_keys=KEYS, cors_origins=["https://shop.example"]))
+    answer = client.post("/v1/captions", headers={"origin": "https://shop.example"})
+    assert answer.status_code == 401
+    assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+    assert "access-control-allow-origin" not in client.post("/v1/captions", headers={"origin": "https://a.b"}).headers
