@@ -14,8 +14,6 @@ from vlm_serving.fetching import FetchRules
 from vlm_serving.images import MEBIBYTE, PictureLimits
 
 GIBIBYTE = 1024 * MEBIBYTE
-# Serve must let more requests in than the replica's own queue holds: then the replica refuses with a readable problem.
-MAX_ONGOING_REQUESTS = 160
 
 
 class ServingConfig(BaseModel):
@@ -47,6 +45,9 @@ class ServingConfig(BaseModel):
 
     max_batch_size: int = Field(8, ge=1, le=1024, description="Most pictures in one pass of the model.")
     batch_wait_timeout_s: float = Field(0.005, ge=0, le=10, description="Longest wait for a batch to fill, seconds.")
+    max_wait_s: float = Field(
+        0.5, ge=0, description="Pictures in work that the model gets through in so many seconds; beyond: 503. 0: any."
+    )
     max_waiting_pictures: int = Field(128, ge=1, description="Pictures in work per model replica; beyond it: 503.")
     deadline_s: float = Field(
         60, gt=0, le=3600, description="Longest a request may take; a caller may ask for less by x-request-timeout-s."
@@ -97,7 +98,10 @@ class ServingConfig(BaseModel):
     max_surge_percent: int = Field(
         0, ge=0, le=100, description="Replicas above the target while settings change; 0 stops the old one first."
     )
-    max_queued_requests: int = Field(256, ge=-1, description="Requests that wait in the proxy; -1: no bound.")
+    max_ongoing_requests: int = Field(
+        0, ge=0, description="Requests that a replica works on, others wait before it; 0: twice max_batch_size."
+    )
+    max_queued_requests: int = Field(16, ge=-1, description="Requests that wait in the proxy; -1: no bound.")
     graceful_shutdown_timeout_s: float = Field(10, ge=0, description="Time a replica gets to finish its requests.")
     health_check_period_s: float = Field(10, gt=0, description="Seconds between health checks.")
     health_check_timeout_s: float = Field(30, gt=0, description="Seconds until a silent replica is replaced.")
@@ -202,7 +206,7 @@ class ServingConfig(BaseModel):
 
     def _common_options(self) -> dict[str, Any]:
         return {
-            "max_ongoing_requests": max(MAX_ONGOING_REQUESTS, self.front_waiting_pictures + 32),
+            "max_ongoing_requests": self.max_ongoing_requests or 2 * self.max_batch_size,
             "max_surge_percent": self.max_surge_percent,
             "backpressure_config": {"status_code": 503, "retry_after_s": 2},
             "graceful_shutdown_timeout_s": self.graceful_shutdown_timeout_s,

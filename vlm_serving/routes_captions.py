@@ -61,7 +61,7 @@ def captions_router(service_of: Callable[[], CaptionService]) -> APIRouter:
         """All pictures of a request are captioned, or none: the problem then names the first that cannot be read."""
         started_s = time.perf_counter()
         service = service_of()
-        service.require_model()  # without one there is no point in reading the body
+        service.require_room()  # before a byte of the body is read
         timeout_s = asked_timeout_s(request.headers, service.config.deadline_s)
         uploads, options = await read_request(request, service.config)
         request_id: str = request.state.request_id

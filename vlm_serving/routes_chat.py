@@ -52,7 +52,7 @@ def chat_router(service_of: Callable[[], CaptionService]) -> APIRouter:
         """
         started_s = time.perf_counter()
         service = service_of()
-        service.require_model()  # without one there is no point in reading the body
+        service.require_room()  # before a byte of the body is read
         timeout_s = asked_timeout_s(request.headers, service.config.deadline_s)
         body = await read_json(request, ChatBody, service.config.max_body_bytes)
         model = await model_named(service, body.model)

@@ -131,6 +131,8 @@ def _prepare_environment(temp_dir: Path, options: ServerOptions) -> Path | None:
     environment["RAY_USAGE_STATS_ENABLED"] = "0"
     environment.pop("RAY_ADDRESS", None)
     environment.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # how often a request that waits in the proxy asks for a free replica; Serve's own half second leaves them idle
+    environment.setdefault("RAY_SERVE_ROUTER_RETRY_MAX_BACKOFF_S", "0.1")
     log = options.request_log or environment.get("VLM_REQUEST_LOG") or _default_request_log()
     environment["VLM_REQUEST_LOG"] = str(Path(log).absolute())
     return _prepare_token(temp_dir)

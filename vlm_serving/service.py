@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlm_serving.admission import Admission
 from vlm_serving.captioner import Caption
 from vlm_serving.config import ServingConfig
 from vlm_serving.engine import LocalEngine, RunBatch, Submit
 from vlm_serving.errors import (
     DeadlineExceededError,
-    OverloadedError,
     PictureError,
     RequestError,
     ServingError,
@@ -85,8 +84,7 @@ class CaptionService:
         self.feedback = FeedbackLog(log.directory / "feedback", config.feedback_log_max_bytes) if log else None
         self.engine: Engine = engine or LocalEngine(config, meters, batched)
         self._decoders = ThreadPoolExecutor(config.decode_threads, "decode")
-        self._waiting = 0
-        self._usual_s = 0.0  # how long the engine took lately
+        self.admission = Admission(config)
 
     @property
     def slot(self) -> ModelSlot:
@@ -115,8 +113,9 @@ class CaptionService:
         except TimeoutError:
             return EngineState(self.config.model_name, error="no model replica answers yet")
 
-    def require_model(self) -> None:
-        """Raise NotReadyError if it is known without asking that no model answers."""
+    def require_room(self) -> None:
+        """Raise what makes it pointless to read a request: NotReadyError, OverloadedError."""
+        self.admission.require_room()
         if isinstance(self.engine, LocalEngine):
             self.engine.slot.current()
 
@@ -181,8 +180,11 @@ class CaptionService:
         card = await self.card(model)  # where models sleep, this waits until one is awake
         decoding_s = time.perf_counter()
         options = options_to_send(asked, card.options, self.config)
-        self._admit(len(uploads))
-        try:
+        if not 1 <= len(uploads) <= self.config.max_pictures:
+            raise RequestError(
+                f"The request has {len(uploads)} pictures; the limit is 1 to {self.config.max_pictures}. Split it."
+            )
+        with self.admission.admitted(len(uploads)):
             prepared = await self._decode(uploads, card.contract)
             decoded_s = time.perf_counter()
             job = CaptionJob(
@@ -190,36 +192,17 @@ class CaptionService:
                 left_s=deadline_s - decoded_s, explain=explain,
             )  # fmt: skip
             result = await self._ask(job, uploads)
-        finally:
-            self._waiting -= len(uploads)
         answer = _answer(result, uploads, started_s, decoded_s - decoding_s)
         self._record(answer, prepared, request_id)
         return answer
 
     async def _ask(self, job: CaptionJob, uploads: Sequence[Upload]) -> JobResult:
         """Let the engine caption; if its model wants other pictures than were prepared, it gets the files."""
-        asked_s = time.perf_counter()
         result = await self.engine.caption(job)
         if not result.results:
             encoded = [upload.data for upload in uploads]
             result = await self.engine.caption(replace(job, card=result.card, pixels=(), encoded=encoded))
-        self._usual_s = 0.8 * self._usual_s + 0.2 * (time.perf_counter() - asked_s)
         return result
-
-    def _admit(self, count: int) -> None:
-        if not 1 <= count <= self.config.max_pictures:
-            raise RequestError(
-                f"The request has {count} pictures; the limit is 1 to {self.config.max_pictures}. Split it."
-            )
-        limit = self.config.front_waiting_pictures
-        if self._waiting + count > limit:
-            retry_s = max(1, math.ceil(self._usual_s))
-            error = OverloadedError(
-                f"{self._waiting} pictures are in work; the limit is {limit}. Try again in {retry_s} s."
-            )
-            error.retry_after_s = retry_s  # pyright: ignore[reportAttributeAccessIssue]
-            raise error
-        self._waiting += count
 
     async def _decode(self, uploads: Sequence[Upload], contract: PreprocessingContract) -> list[Prepared]:
         loop = asyncio.get_running_loop()

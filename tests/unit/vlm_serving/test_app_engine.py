@@ -166,7 +166,7 @@ def test_a_request_that_takes_too_long_is_a_504_and_leaves_no_picture_behind(bun
         answer = client.post("/v1/captions", content=PNG.data, headers=headers)
         assert (answer.status_code, answer.json()["type"]) == (504, "urn:vlm-captioning:problem:deadline-exceeded")
         assert f"not answered within {limit} s" in answer.json()["detail"]
-        assert service._waiting == 0
+        assert service.admission.waiting == 0
 
 
 def test_what_is_over_before_its_turn_never_reaches_the_model(bundle: Path) -> None:
@@ -293,6 +293,6 @@ def test_a_client_that_leaves_takes_its_pictures_out_of_the_queue(bundle: Path) 
         await asyncio.sleep(0)
 
     asyncio.run(scene())
-    assert service._waiting == 0
+    assert service.admission.waiting == 0
     counts = service.meters.counts  # type: ignore[attr-defined]
     assert counts[("vlm_rejected", "client-gone")] == counts[("vlm_requests", "499")] == 1

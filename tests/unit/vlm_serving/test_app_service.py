@@ -109,7 +109,7 @@ def test_requests_caught_in_a_swap_are_answered_by_the_model_they_were_prepared_
 
     async def both() -> list[str]:
         first = asyncio.create_task(service.caption([PNG], "a"))
-        while not service._waiting or not service.slot.version:
+        while not service.admission.waiting or not service.slot.version:
             await asyncio.sleep(0)
         await asyncio.sleep(0.2)  # the first is decoded and waits for company
         await asyncio.to_thread(service.put_model, str(other_bundle))
@@ -146,12 +146,14 @@ def test_overload_is_refused_at_once_and_ends(bundle: Path) -> None:
 
     async def scene() -> None:
         first = asyncio.create_task(service.caption([PNG], "a"))
-        while service._waiting < 1:
+        while service.admission.waiting < 1:
             await asyncio.sleep(0)
-        with pytest.raises(OverloadedError, match=r"1 pictures are in work; the limit is 2\. Try again in 1 s"):
+        with pytest.raises(
+            OverloadedError, match=r"1 pictures are in work; the limit is 2 at present\. Try again in 1 s"
+        ):
             await service.caption([PNG, PNG], "b")
         await asyncio.gather(first, service.caption([PNG], "c"))
-        assert service._waiting == 0
+        assert service.admission.waiting == 0
 
     asyncio.run(scene())
 
@@ -159,7 +161,7 @@ def test_overload_is_refused_at_once_and_ends(bundle: Path) -> None:
 def test_a_refused_picture_gives_its_place_back(bundle: Path) -> None:
     service = make_service(bundle)
     make_client(service).post("/v1/captions", files={"files": BAD["empty"][0]})
-    assert service._waiting == 0
+    assert service.admission.waiting == 0
 
 
 def test_a_stuck_model_fails_its_health_check(bundle: Path) -> None:

@@ -1,0 +1,58 @@
+"""How many pictures may wait: so many as the model gets through in the time that a caller is let wait.
+
+A queue bounded by number alone answers late when the model is slow and refuses early when it is quick. How quick it is,
+is read off the requests themselves (Little's law: what was in work at a request's entry, by the time it took).
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vlm_serving.config import ServingConfig
+from vlm_serving.errors import OverloadedError
+
+NEWEST = 0.1  # what the last request weighs in the rate
+
+
+class Admission:
+    """Counts the pictures in work, and lets in no more than will be through in time. Used from one event loop."""
+
+    def __init__(self, config: ServingConfig) -> None:
+        self._most = config.front_waiting_pictures
+        self._batches = 2 * config.max_batch_size * config.max_replicas  # one in the model, one gathering
+        self._max_wait_s = config.max_wait_s
+        self.waiting = 0  # pictures
+        self.pictures_per_s = 0.0
+
+    @property
+    def limit(self) -> int:
+        """Pictures that may be in work now. One request alone may have more, up to the settings' bound."""
+        if not self._max_wait_s:
+            return self._most
+        return min(self._most, max(self._batches, int(self.pictures_per_s * self._max_wait_s)))
+
+    def require_room(self, count: int = 1) -> None:
+        """Raise OverloadedError, which says when to try again, if `count` pictures more are too many."""
+        if self.waiting + count <= (self.limit if self.waiting else self._most):
+            return
+        left_s = self.waiting / self.pictures_per_s if self.pictures_per_s else 0.0
+        retry_s = max(1, math.ceil(left_s))
+        error = OverloadedError(
+            f"{self.waiting} pictures are in work; the limit is {self.limit} at present. Try again in {retry_s} s."
+        )
+        error.retry_after_s = retry_s  # pyright: ignore[reportAttributeAccessIssue]
+        raise error
+
+    @contextmanager
+    def admitted(self, count: int) -> Iterator[None]:
+        """The pictures are in work inside. Raises OverloadedError instead of letting them in."""
+        self.require_room(count)
+        self.waiting += count
+        ahead, entered_s = self.waiting, time.perf_counter()
+        try:
+            yield
+            rate = ahead / max(time.perf_counter() - entered_s, 1e-6)
+            self.pictures_per_s += (NEWEST if self.pictures_per_s else 1.0) * (rate - self.pictures_per_s)
+        finally:
+            self.waiting -= count
