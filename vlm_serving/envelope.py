@@ -66,13 +66,18 @@ class Envelope:
                 request_id=state["request_id"],
                 caller=state.get("caller", ""),
                 method=scope["method"],
-                path=scope["path"],
+                path=_known_path(scope),
                 status=status,
                 reason=reason,
-                duration_ms=round(1000 * (time.perf_counter() - started_s), 1),
+                duration_ms=1000 * (time.perf_counter() - started_s),
             )
         if reason:
             meters.count("vlm_rejected", reason=reason)
+
+
+def _known_path(scope: Scope) -> str:
+    """The path if a route answered; in one that nobody knows a stranger may have written anything, a key too."""
+    return scope["path"] if "endpoint" in scope else ""
 
 
 def _request_id(scope: Scope) -> str:

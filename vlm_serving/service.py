@@ -30,7 +30,7 @@ from vlm_serving.options import options_to_send
 from vlm_serving.picture_stats import PictureStatistics, picture_statistics
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
 from vlm_serving.request_log import LogRow, RequestLog
-from vlm_serving.telemetry import Meters
+from vlm_serving.telemetry import CPU_CLOCK, Meters
 
 STATE_TIMEOUT_S = 5.0
 
@@ -191,7 +191,8 @@ class CaptionService:
             )  # fmt: skip
             result = await self._ask(job, uploads)
         finally:
-            self._waiting -= len(uploads)
+            self._now_waiting(self._waiting - len(uploads))
+            CPU_CLOCK.count(self.meters)
         answer = _answer(result, uploads, started_s, decoded_s - decoding_s)
         self._record(answer, prepared, request_id)
         return answer
@@ -219,7 +220,11 @@ class CaptionService:
             )
             error.retry_after_s = retry_s  # pyright: ignore[reportAttributeAccessIssue]
             raise error
-        self._waiting += count
+        self._now_waiting(self._waiting + count)
+
+    def _now_waiting(self, count: int) -> None:
+        self._waiting = count
+        self.meters.gauge("vlm_in_work_pictures", count)
 
     async def _decode(self, uploads: Sequence[Upload], contract: PreprocessingContract) -> list[Prepared]:
         loop = asyncio.get_running_loop()
