@@ -86,6 +86,7 @@ class CaptionService:
         self.engine: Engine = engine or LocalEngine(config, meters, batched)
         self._decoders = ThreadPoolExecutor(config.decode_threads, "decode")
         self._waiting = 0
+        self._dropped = 0  # rows of the log, as counted so far
         self._usual_s = 0.0  # how long the engine took lately
 
     @property
@@ -245,8 +246,9 @@ class CaptionService:
         for stage in ("decode", "queue", "caption", "total"):
             self.meters.observe("vlm_stage_seconds", getattr(answer, f"{stage}_ms") / 1000, stage=stage)
         if self.log:
-            dropped = self.log.append([_row(answer, index, one, request_id) for index, one in enumerate(prepared)])
-            self.meters.count("vlm_request_log_dropped", dropped)
+            self.log.append([_row(answer, index, one, request_id) for index, one in enumerate(prepared)])
+            before, self._dropped = self._dropped, self.log.dropped  # some were lost by its writer, long after
+            self.meters.count("vlm_request_log_dropped", self._dropped - before)
 
 
 def prepare(data: bytes, contract: PreprocessingContract, limits: PictureLimits) -> Prepared:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import shutil
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from tests.serving import BAD, make_client, make_service
 from tests.tiny import picture_bytes
+from vlm_serving import request_log
 from vlm_serving.bundle import open_bundle, seal_bundle
 from vlm_serving.captioner import Caption, Captioner
 from vlm_serving.engine import Item, Outcome, RunBatch, Submit, caption_items
@@ -184,3 +187,32 @@ def test_each_caption_leaves_one_row(bundle: Path, tmp_path: Path) -> None:
     assert {row["model_version"] for row in rows} == {service.slot.version}
     assert all((row["width_px"], row["height_px"], len(row["embedding"])) == (40, 30, 32) for row in rows)
     assert all(0 < row["brightness"] < 1 and row["latency_ms"] > 0 for row in rows)
+
+
+def test_a_log_that_cannot_keep_up_costs_rows_and_no_request(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, writing = threading.Event(), threading.Event()
+    monkeypatch.setattr(request_log, "to_table", lambda _: (writing.set(), held.wait(60)))
+    log = RequestLog(tmp_path / "log", flush_s=0.001, max_queued_rows=3)
+    service = make_service(bundle, log)
+    client = make_client(service)
+    statuses = [client.post("/v1/captions", files={"files": picture_bytes(0)}).status_code]
+    assert writing.wait(5)
+    statuses += [client.post("/v1/captions", files={"files": picture_bytes(seed)}).status_code for seed in range(8)]
+    assert statuses == [200] * 9
+    assert service.meters.counts[("vlm_request_log_dropped",)] == 5  # type: ignore[attr-defined]
+    held.set()
+
+
+def test_rows_that_the_disk_refused_are_counted_at_the_next_request(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    log = RequestLog(tmp_path / "file", flush_s=0.001)
+    service = make_service(bundle, log)
+    client, deadline_s = make_client(service), time.monotonic() + 10
+    client.post("/v1/captions", files={"files": picture_bytes(0)})
+    while not log.dropped and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert client.post("/v1/captions", files={"files": picture_bytes(1)}).status_code == 200
+    assert service.meters.counts[("vlm_request_log_dropped",)] >= 1  # type: ignore[attr-defined]
+    service.close()
