@@ -108,6 +108,9 @@ class ServingConfig(BaseModel):
 
     request_log: str = Field("", description="Directory of the request log; empty: $VLM_REQUEST_LOG, or none.")
     request_log_share: float = Field(1, ge=0, le=1, description="Share of the requests that the log keeps, by id.")
+    request_log_thumbnail_px: int = Field(
+        0, ge=0, le=512, description="Longer side of the small JPEG kept with each row, pixels; 0: no picture is kept."
+    )
     request_log_max_bytes: int = Field(GIBIBYTE, ge=MEBIBYTE, description="Size of the log before old rows go.")
     request_log_flush_s: float = Field(5, gt=0, description="Longest time a row waits before it is on disk, seconds.")
     feedback_log_max_bytes: int = Field(

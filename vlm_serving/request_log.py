@@ -1,4 +1,5 @@
-"""What was asked and answered, as Parquet segments for monitoring. Written off the hot path; no picture inside.
+"""What was asked and answered, as Parquet segments for monitoring. Written off the hot path; no picture inside, unless
+small ones are asked for.
 
 A request only puts rows into a bounded queue; a thread writes them. A segment is written under a temporary name and
 renamed, so readers see whole ones. When the log outgrows its bound, the oldest segments go.
@@ -39,6 +40,7 @@ SCHEMA = pa.schema(
         ("embedding", pa.list_(pa.float32())),
         ("latency_ms", pa.float32()),
         ("picture_sha256", pa.string()),
+        ("thumbnail", pa.binary()),
     ]
 )
 PREFIX = "requests-"
@@ -67,6 +69,7 @@ class LogRow:
     embedding: NDArray[np.float32]  # (D,)
     latency_ms: float
     picture_sha256: str
+    thumbnail: bytes | None = None  # a small JPEG, upright; only if the settings ask for it
 
 
 class RequestLog:
@@ -192,7 +195,7 @@ def sampled(request_id: str, share: float) -> bool:
 
 def row_bytes(row: LogRow) -> int:
     """About what a row takes in memory."""
-    return ROW_BYTES + row.embedding.nbytes + 4 * len(row.caption)
+    return ROW_BYTES + row.embedding.nbytes + 4 * len(row.caption) + len(row.thumbnail or b"")
 
 
 def to_table(rows: Sequence[LogRow]) -> Any:

@@ -31,6 +31,7 @@ from vlm_serving.picture_stats import PictureStatistics, picture_statistics
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
 from vlm_serving.request_log import LogRow, RequestLog
 from vlm_serving.telemetry import CPU_CLOCK, Meters
+from vlm_serving.thumbnails import thumbnail
 
 STATE_TIMEOUT_S = 5.0
 
@@ -50,6 +51,7 @@ class Prepared:
     pixels: NDArray[np.uint8]  # (3, H, W)
     statistics: PictureStatistics
     sha256: str
+    thumbnail: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -229,9 +231,12 @@ class CaptionService:
 
     async def _decode(self, uploads: Sequence[Upload], contract: PreprocessingContract) -> list[Prepared]:
         loop = asyncio.get_running_loop()
-        limits = self.config.limits
+        limits, longest_px = self.config.limits, self.config.request_log_thumbnail_px if self.log else 0
         results = await asyncio.gather(
-            *(loop.run_in_executor(self._decoders, prepare, upload.data, contract, limits) for upload in uploads),
+            *(
+                loop.run_in_executor(self._decoders, prepare, upload.data, contract, limits, longest_px)
+                for upload in uploads
+            ),
             return_exceptions=True,
         )
         for index, result in enumerate(results):
@@ -251,11 +256,13 @@ class CaptionService:
             self.meters.count("vlm_request_log_dropped", self._dropped - before)
 
 
-def prepare(data: bytes, contract: PreprocessingContract, limits: PictureLimits) -> Prepared:
-    """Decode one picture and bring it to the model's size. Raises PictureError."""
+def prepare(data: bytes, contract: PreprocessingContract, limits: PictureLimits, thumbnail_px: int = 0) -> Prepared:
+    """Decode one picture and bring it to the model's size; 0: without a thumbnail. Raises PictureError."""
     picture = decode_for_model(data, contract, limits)
-    statistics = picture_statistics(picture.shown, (picture.width_px, picture.height_px))
-    return Prepared(picture.pixels, statistics, hashlib.sha256(data).hexdigest())
+    size_px = (picture.width_px, picture.height_px)
+    statistics = picture_statistics(picture.shown, size_px)
+    small = thumbnail(picture.square, size_px, thumbnail_px) if thumbnail_px else None
+    return Prepared(picture.pixels, statistics, hashlib.sha256(data).hexdigest(), small)
 
 
 def caption_id(request_id: str, index: int, count: int) -> str:
@@ -306,4 +313,5 @@ def _row(answer: Answer, index: int, picture: Prepared, request_id: str) -> LogR
         embedding=caption.embedding,
         latency_ms=answer.total_ms,
         picture_sha256=picture.sha256,
+        thumbnail=picture.thumbnail,
     )

@@ -1,6 +1,7 @@
 """What a replica does beneath HTTP: swapping models, sharing batches, refusing what is too much, logging."""
 
 import asyncio
+import io
 import json
 import shutil
 import threading
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.serving import BAD, make_client, make_service
+from tests.serving import BAD, encode, make_client, make_service
 from tests.tiny import picture_bytes
 from vlm_serving import request_log
 from vlm_serving.bundle import open_bundle, seal_bundle
@@ -187,6 +189,23 @@ def test_each_caption_leaves_one_row(bundle: Path, tmp_path: Path) -> None:
     assert {row["model_version"] for row in rows} == {service.slot.version}
     assert all((row["width_px"], row["height_px"], len(row["embedding"])) == (40, 30, 32) for row in rows)
     assert all(0 < row["brightness"] < 1 and row["latency_ms"] > 0 for row in rows)
+    assert [row["thumbnail"] for row in rows] == [None] * 3
+
+
+def test_thumbnails_are_kept_if_asked_for(bundle: Path, tmp_path: Path) -> None:
+    """A picture that lies on its side, red above blue once it stands, twice as high as wide."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.new("RGB", (200, 100), "blue")
+    lying.paste("red", (0, 0, 100, 100))
+    service = make_service(bundle, RequestLog(tmp_path), request_log_thumbnail_px=40)
+    make_client(service).post("/v1/captions", files={"files": encode(lying, "JPEG", exif=exif)})
+    service.close()
+    [row] = read_request_log(tmp_path).to_pylist()
+    small = Image.open(io.BytesIO(row["thumbnail"]))
+    assert (small.format, small.size) == ("JPEG", (20, 40))
+    top, bottom = small.getpixel((10, 5)), small.getpixel((10, 35))
+    assert top[0] > 200 > 60 > top[2] and bottom[2] > 200 > 60 > bottom[0]
 
 
 def test_a_log_that_cannot_keep_up_costs_rows_and_no_request(

@@ -63,6 +63,12 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     assert table.to_pylist() == [{**vars(ROW), "embedding": [0.0, 1.0, 2.0, 3.0]}]
 
 
+def test_segments_from_before_thumbnails_are_read(tmp_path: Path) -> None:
+    old = to_table([ROW]).drop_columns(["thumbnail"])
+    pq.write_table(old, tmp_path / "requests-0000000100000-1-x-000001.parquet")
+    assert read_request_log(tmp_path)["thumbnail"].to_pylist() == [None]
+
+
 def test_rows_become_visible_within_the_flush_time(tmp_path: Path) -> None:
     log = RequestLog(tmp_path, flush_s=0.05)
     log.append(rows(3))
