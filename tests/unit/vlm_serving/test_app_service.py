@@ -167,6 +167,15 @@ def test_a_refused_picture_gives_its_place_back(bundle: Path) -> None:
     assert service._waiting == 0
 
 
+def test_a_picture_that_takes_too_long_to_decode_is_a_504_and_the_next_one_is_answered(bundle: Path) -> None:
+    service = make_service(bundle, decode_threads=1)
+    client = make_client(service)
+    large = encode(Image.new("RGB", (6000, 4000)), "PNG")
+    late = client.post("/v1/captions", files={"files": large}, headers={"x-request-timeout-s": "0.02"})
+    assert (late.status_code, service._waiting) == (504, 0)
+    assert client.post("/v1/captions", files={"files": PNG.data}).status_code == 200
+
+
 def test_a_stuck_model_fails_its_health_check(bundle: Path) -> None:
     service = make_service(bundle, stuck_batch_s=0.001)
     service.check_health()
@@ -204,7 +213,8 @@ def test_thumbnails_are_kept_if_asked_for(bundle: Path, tmp_path: Path) -> None:
     [row] = read_request_log(tmp_path).to_pylist()
     small = Image.open(io.BytesIO(row["thumbnail"]))
     assert (small.format, small.size) == ("JPEG", (20, 40))
-    top, bottom = small.getpixel((10, 5)), small.getpixel((10, 35))
+    pixels = np.asarray(small)
+    top, bottom = pixels[5, 10], pixels[35, 10]
     assert top[0] > 200 > 60 > top[2] and bottom[2] > 200 > 60 > bottom[0]
 
 

@@ -166,7 +166,6 @@ def test_memory_is_bounded_in_bytes_too(tmp_path: Path) -> None:
     assert log.dropped == 5
     log.close()
     assert read_request_log(tmp_path).num_rows == 10
-    assert log._held_bytes == 0
 
 
 def test_a_writer_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +198,7 @@ def test_half_segments_of_killed_writers_go(tmp_path: Path) -> None:
     old, new = (tmp_path / f".requests-0000000000001-{name}-x-000001.parquet.tmp" for name in ("1", "2"))
     for path in (old, new):
         path.write_bytes(b"half")
-    os.utime(old, (time.time() - 7200,) * 2)
+    os.utime(old, (0, 0))
     trim(tmp_path, 1000)
     assert [path.name for path in tmp_path.iterdir()] == [new.name]
 
