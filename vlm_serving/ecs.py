@@ -23,6 +23,7 @@ NAMES = {
     "method": "http.request.method",
     "status": "http.response.status_code",
     "path": "url.path",
+    "caller": "user.name",
     "reason": "error.type",
     "error": "error.message",
 }

@@ -24,6 +24,7 @@ from vlm_serving.errors import (
 )
 from vlm_serving.exchange import CaptionJob, Engine, EngineState, JobResult, ModelCard
 from vlm_serving.feedback_log import FeedbackLog
+from vlm_serving.heap import HeapTrimmer
 from vlm_serving.images import PictureLimits
 from vlm_serving.model_slot import ModelSlot
 from vlm_serving.options import options_to_send
@@ -87,6 +88,7 @@ class CaptionService:
         self.feedback = FeedbackLog(log.directory / "feedback", config.feedback_log_max_bytes) if log else None
         self.engine: Engine = engine or LocalEngine(config, meters, batched)
         self._decoders = ThreadPoolExecutor(config.decode_threads, "decode")
+        self._heap = HeapTrimmer()
         self._waiting = 0
         self._dropped = 0  # rows of the log, as counted so far
         self._usual_s = 0.0  # how long the engine took lately
@@ -234,7 +236,7 @@ class CaptionService:
         limits, longest_px = self.config.limits, self.config.request_log_thumbnail_px if self.log else 0
         results = await asyncio.gather(
             *(
-                loop.run_in_executor(self._decoders, prepare, upload.data, contract, limits, longest_px)
+                loop.run_in_executor(self._decoders, self._prepare, upload.data, contract, limits, longest_px)
                 for upload in uploads
             ),
             return_exceptions=True,
@@ -245,6 +247,14 @@ class CaptionService:
             if isinstance(result, BaseException):
                 raise result
         return [result for result in results if isinstance(result, Prepared)]
+
+    def _prepare(
+        self, data: bytes, contract: PreprocessingContract, limits: PictureLimits, longest_px: int
+    ) -> Prepared:
+        try:
+            return prepare(data, contract, limits, longest_px)
+        finally:
+            self._heap.trim_if_due()
 
     def _record(self, answer: Answer, prepared: Sequence[Prepared], request_id: str) -> None:
         self.meters.count("vlm_pictures", len(prepared), version=answer.version)
