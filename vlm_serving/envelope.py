@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlm_serving.problems import problem
@@ -76,8 +77,9 @@ class Envelope:
 
 
 def _known_path(scope: Scope) -> str:
-    """The path if a route answered; in one that nobody knows a stranger may have written anything, a key too."""
-    return scope["path"] if "endpoint" in scope else ""
+    """The path if there is a route for it; in one that nobody knows a stranger may have written anything, a key too."""
+    known = "endpoint" in scope or any(route.matches(scope)[0] != Match.NONE for route in scope["app"].routes)
+    return scope["path"] if known else ""
 
 
 def _request_id(scope: Scope) -> str:

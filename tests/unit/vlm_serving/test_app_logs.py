@@ -1,6 +1,7 @@
 """Log lines: JSON in ECS names, one per request, and in none of them a key or a piece of a picture."""
 
 import base64
+import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -77,6 +78,17 @@ def test_each_request_leaves_one_line(bundle: Path, log: Lines) -> None:
     assert isinstance(good["event.duration"], int) and 10**5 < good["event.duration"] < 10**11  # nanoseconds
     assert (bad["http.request.id"], bad["http.response.status_code"]) == ("a-2", 415)
     assert bad["error.type"] == "unsupported-picture"
+
+
+def test_a_refused_caller_is_logged_with_the_path_and_a_known_one_by_name(bundle: Path, log: Lines) -> None:
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    client = make_client(make_service(bundle, api_keys={"shop": digest}))
+    for headers in (SECRETS, {"authorization": "Bearer wrong"}):
+        client.post("/v1/captions", content=JPEG, headers={**headers, "content-type": "image/jpeg"})
+    known, stranger = log.of("request")
+    assert (known["http.response.status_code"], known["user.name"]) == (200, "shop")
+    assert (stranger["http.response.status_code"], stranger["url.path"]) == (401, "/v1/captions")
+    assert "user.name" not in stranger and KEY not in "".join(log.lines)
 
 
 def test_no_key_and_no_picture_is_in_any_line(bundle: Path, log: Lines) -> None:
