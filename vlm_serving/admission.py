@@ -6,7 +6,7 @@ is read off the requests themselves (Little's law: what was in work at a request
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vlm_serving.config import ServingConfig
@@ -18,7 +18,9 @@ NEWEST = 0.1  # what the last request weighs in the rate
 class Admission:
     """Counts the pictures in work, and lets in no more than will be through in time. Used from one event loop."""
 
-    def __init__(self, config: ServingConfig) -> None:
+    def __init__(self, config: ServingConfig, tell: Callable[[int], object] = lambda _: None) -> None:
+        """`tell` is told how many pictures are in work whenever that changes."""
+        self._tell = tell
         self._most = config.front_waiting_pictures
         self._batches = 2 * config.max_batch_size * config.max_replicas  # one in the model, one gathering
         self._max_wait_s = config.max_wait_s
@@ -48,11 +50,15 @@ class Admission:
     def admitted(self, count: int) -> Iterator[None]:
         """The pictures are in work inside. Raises OverloadedError instead of letting them in."""
         self.require_room(count)
-        self.waiting += count
+        self._count(count)
         ahead, entered_s = self.waiting, time.perf_counter()
         try:
             yield
             rate = ahead / max(time.perf_counter() - entered_s, 1e-6)
             self.pictures_per_s += (NEWEST if self.pictures_per_s else 1.0) * (rate - self.pictures_per_s)
         finally:
-            self.waiting -= count
+            self._count(-count)
+
+    def _count(self, more: int) -> None:
+        self.waiting += more
+        self._tell(self.waiting)

@@ -122,7 +122,10 @@ def open_log(config: ServingConfig) -> RequestLog | None:
     if not directory:
         return None
     return RequestLog(
-        Path(directory).absolute(), flush_s=config.request_log_flush_s, max_bytes=config.request_log_max_bytes
+        Path(directory).absolute(),
+        flush_s=config.request_log_flush_s,
+        max_bytes=config.request_log_max_bytes,
+        share=config.request_log_share,
     )
 
 

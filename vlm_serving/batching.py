@@ -24,14 +24,22 @@ class Waiting(Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """Makes a function of one item out of a function of a batch. All calls at a time come from one event loop."""
+    """Makes a function of one item out of a function of a batch. All calls at a time come from one event loop.
+
+    `on_depth` hears how many items wait, each time that this changes.
+    """
 
     def __init__(
-        self, run_batch: Callable[[list[T]], Awaitable[list[R]]], max_batch_size: int, batch_wait_timeout_s: float
+        self,
+        run_batch: Callable[[list[T]], Awaitable[list[R]]],
+        max_batch_size: int,
+        batch_wait_timeout_s: float,
+        on_depth: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._run_batch = run_batch
         self._max_batch_size = max_batch_size
         self._wait_s = batch_wait_timeout_s
+        self._on_depth = on_depth
         self._waiting: list[Waiting[T, R]] = []
         self._full = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -41,6 +49,7 @@ class Batcher(Generic[T, R]):
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         entry = Waiting(item, future, time.monotonic())
         self._waiting.append(entry)
+        self._on_depth(len(self._waiting))
         if len(self._waiting) >= self._max_batch_size:
             self._full.set()
         if self._worker is None or self._worker.done():
@@ -50,6 +59,7 @@ class Batcher(Generic[T, R]):
         except asyncio.CancelledError:  # the caller has left, or its time is over: its place is for others
             if entry in self._waiting:
                 self._waiting.remove(entry)
+                self._on_depth(len(self._waiting))
             raise
 
     async def _work(self) -> None:
@@ -58,6 +68,7 @@ class Batcher(Generic[T, R]):
             await self._fill()
             batch = [one for one in self._waiting[: self._max_batch_size] if not one.future.done()]
             del self._waiting[: self._max_batch_size]
+            self._on_depth(len(self._waiting))
             if batch:
                 await self._run(batch)
 

@@ -1,7 +1,8 @@
 """Pictures in, captions out: the one piece of code that captions, in evaluation and in serving alike."""
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,6 +88,7 @@ class Captioner:
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(bundle.contract.mean, device=self.device).view(shape)
         self._std = torch.tensor(bundle.contract.std, device=self.device).view(shape)
+        self.on_stage: Callable[[str, float], None] | None = None  # hears `encode`, `generate` and seconds, each pass
 
     @property
     def version(self) -> str:
@@ -111,9 +113,14 @@ class Captioner:
         """
         options = self._within(options or self.options)
         start = self._start(options)
+        started_s = time.perf_counter()
         states = self.encode(torch.from_numpy(pixels))  # (B, T, D)
-        embeddings = states.float().mean(dim=1).cpu().numpy()  # (B, D)
+        embeddings = states.float().mean(dim=1).cpu().numpy()  # (B, D); a GPU has done its work when they are here
+        encoded_s = time.perf_counter()
         found = search(self.decoder, states, start, options)
+        if self.on_stage:
+            self.on_stage("encode", encoded_s - started_s)
+            self.on_stage("generate", time.perf_counter() - encoded_s)
         read = states.shape[1] + len(start.token_ids)
         captions = [self._caption(spoken, embedding, read) for spoken, embedding in zip(found, embeddings, strict=True)]
         return self._explained(captions, states, start) if explain else captions

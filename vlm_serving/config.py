@@ -5,6 +5,7 @@ may ask for beyond it.
 """
 
 import ipaddress
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -99,7 +100,9 @@ class ServingConfig(BaseModel):
         0, ge=0, le=100, description="Replicas above the target while settings change; 0 stops the old one first."
     )
     max_ongoing_requests: int = Field(
-        0, ge=0, description="Requests that a replica works on, others wait before it; 0: twice max_batch_size."
+        0,
+        ge=0,
+        description="Requests that a replica takes in; 0: twice its batch, or twice what scaling aims at.",
     )
     max_queued_requests: int = Field(16, ge=-1, description="Requests that wait in the proxy; -1: no bound.")
     graceful_shutdown_timeout_s: float = Field(10, ge=0, description="Time a replica gets to finish its requests.")
@@ -111,6 +114,10 @@ class ServingConfig(BaseModel):
     stuck_batch_s: float = Field(300, gt=0, description="A pass of the model longer than this is taken for stuck.")
 
     request_log: str = Field("", description="Directory of the request log; empty: $VLM_REQUEST_LOG, or none.")
+    request_log_share: float = Field(1, ge=0, le=1, description="Share of the requests that the log keeps, by id.")
+    request_log_thumbnail_px: int = Field(
+        0, ge=0, le=512, description="Longer side of the small JPEG kept with each row, pixels; 0: no picture is kept."
+    )
     request_log_max_bytes: int = Field(GIBIBYTE, ge=MEBIBYTE, description="Size of the log before old rows go.")
     request_log_flush_s: float = Field(5, gt=0, description="Longest time a row waits before it is on disk, seconds.")
     feedback_log_max_bytes: int = Field(
@@ -180,8 +187,7 @@ class ServingConfig(BaseModel):
         return {
             "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": self._gpus(cluster)},
             "autoscaling_config": self._autoscaling(self.min_replicas, self.max_replicas, self.target_ongoing_requests),
-            "max_queued_requests": self.max_queued_requests,
-            **self._common_options(),
+            **self._common_options(2 * max(self.max_batch_size, self.target_ongoing_requests)),
         }
 
     def ingress_options(self) -> dict[str, Any]:
@@ -191,8 +197,9 @@ class ServingConfig(BaseModel):
             "autoscaling_config": self._autoscaling(
                 self.ingress_min_replicas, self.ingress_max_replicas, self.ingress_target_ongoing_requests
             ),
-            "max_queued_requests": self.max_queued_requests,
-            **self._common_options(),
+            **self._common_options(
+                2 * max(self.max_batch_size * self.max_replicas, self.ingress_target_ongoing_requests)
+            ),
         }
 
     def _autoscaling(self, least: int, most: int, target: float) -> dict[str, Any]:
@@ -204,9 +211,10 @@ class ServingConfig(BaseModel):
             "downscale_delay_s": self.downscale_delay_s,
         }
 
-    def _common_options(self) -> dict[str, Any]:
+    def _common_options(self, enough_requests: float) -> dict[str, Any]:
         return {
-            "max_ongoing_requests": self.max_ongoing_requests or 2 * self.max_batch_size,
+            "max_ongoing_requests": self.max_ongoing_requests or math.ceil(enough_requests),
+            "max_queued_requests": self.max_queued_requests,
             "max_surge_percent": self.max_surge_percent,
             "backpressure_config": {"status_code": 503, "retry_after_s": 2},
             "graceful_shutdown_timeout_s": self.graceful_shutdown_timeout_s,

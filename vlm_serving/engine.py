@@ -22,7 +22,7 @@ from vlm_serving.health import GoldenProbe
 from vlm_serving.model_shelf import KeepOpen, ModelShelf
 from vlm_serving.model_slot import ModelSlot, load_captioner
 from vlm_serving.preprocessing import decode_for_model
-from vlm_serving.telemetry import LOGGER, Meters, log_event
+from vlm_serving.telemetry import CPU_CLOCK, LOGGER, Meters, log_event
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class LocalEngine:
         self.meters = meters
         self.shelf = ModelShelf(config, self._load, keep)
         self.cache = AnswerCache(config.cached_answers)
-        batcher = Batcher(self.run_batch, config.max_batch_size, config.batch_wait_timeout_s)
+        batcher = Batcher(self.run_batch, config.max_batch_size, config.batch_wait_timeout_s, self._observe_queue)
         self.submit = batched(self.run_batch) if batched else batcher.submit
         self.probe = GoldenProbe(config.golden_check_period_s)
         # the Captioner takes one caller at a time, and torch counts its threads per calling thread
@@ -80,6 +80,7 @@ class LocalEngine:
 
     def put_models(self, bundle: str, version: str = "", named: Mapping[str, str] | None = None) -> str:
         """Replace the models (blocking); see ModelShelf.put. Returns the version of the default one."""
+        before = self.slot.version
         try:
             loaded = self.shelf.put(bundle, version, named)
         except ServingError as error:
@@ -88,6 +89,9 @@ class LocalEngine:
             log_event("bundle refused", 40, bundle=bundle, version=version, error=str(error), still_serving=serving)
             raise
         self.meters.count("vlm_model_loads", outcome="loaded")
+        if before:
+            self.meters.gauge("vlm_model_info", 0, model=self.config.model_name, version=before)
+        self.meters.gauge("vlm_model_info", 1, model=self.config.model_name, version=loaded)
         log_event("bundle loaded", bundle=bundle, version=loaded)
         return loaded
 
@@ -159,11 +163,27 @@ class LocalEngine:
         return [decode_for_model(data, contract, limits).pixels for data in encoded]
 
     def _caption_items(self, items: list[Item]) -> list[Outcome]:
-        self._batch_since_s = time.perf_counter()
+        self._batch_since_s = started_s = time.perf_counter()
         try:
-            return caption_items(items)
+            outcomes = caption_items(items)
         finally:
             self._batch_since_s = None
+        self._count_batch(outcomes, items[0].captioner.device.type, time.perf_counter() - started_s)
+        return outcomes
+
+    def _count_batch(self, outcomes: Sequence[Outcome], device: str, busy_s: float) -> None:
+        self.meters.count("vlm_model_busy_seconds", busy_s, device=device)
+        self.meters.count("vlm_tokens", sum(o.result.token_count for o in outcomes if isinstance(o.result, Caption)))
+        CPU_CLOCK.count(self.meters)
+        if device == "cuda":
+            self.meters.gauge("vlm_gpu_memory_bytes", torch.cuda.memory_allocated(), kind="allocated")
+            self.meters.gauge("vlm_gpu_memory_bytes", torch.cuda.memory_reserved(), kind="reserved")
+
+    def _observe_queue(self, depth: int) -> None:
+        self.meters.gauge("vlm_queued_pictures", depth)
+
+    def _observe_stage(self, stage: str, seconds: float) -> None:
+        self.meters.observe("vlm_stage_seconds", seconds, stage=stage)
 
     def _load(self, bundle: str, version: str) -> Captioner:
         config = self.config
@@ -176,6 +196,7 @@ class LocalEngine:
         captioner = load_captioner(bundle, version, **settings)
         if config.warm_up:
             warm_up(captioner, config.max_batch_size)
+        captioner.on_stage = self._observe_stage  # of traffic, not of warming up
         return captioner
 
 

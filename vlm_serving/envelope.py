@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlm_serving.problems import problem
@@ -66,13 +67,19 @@ class Envelope:
                 request_id=state["request_id"],
                 caller=state.get("caller", ""),
                 method=scope["method"],
-                path=scope["path"],
+                path=_known_path(scope),
                 status=status,
                 reason=reason,
-                duration_ms=round(1000 * (time.perf_counter() - started_s), 1),
+                duration_ms=1000 * (time.perf_counter() - started_s),
             )
         if reason:
             meters.count("vlm_rejected", reason=reason)
+
+
+def _known_path(scope: Scope) -> str:
+    """The path if there is a route for it; in one that nobody knows a stranger may have written anything, a key too."""
+    known = "endpoint" in scope or any(route.matches(scope)[0] != Match.NONE for route in scope["app"].routes)
+    return scope["path"] if known else ""
 
 
 def _request_id(scope: Scope) -> str:

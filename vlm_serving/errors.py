@@ -9,6 +9,7 @@ ServingError                     500 internal-error
 │   ├── UrlFailedError           422 url-failed              a picture's URL could not be fetched
 │   ├── MalformedRequestError    400 malformed-request       the body is not what its content type says
 │   ├── BodyTooLargeError        413 body-too-large          the body has more bytes than allowed
+│   ├── BodyTooSlowError         408 body-too-slow           the body did not arrive in time
 │   └── MediaTypeError           415 unsupported-media-type  the content type is none that is read
 ├── UnauthorizedError            401 unauthorized            no API key, or none that is known
 ├── RateLimitedError             429 rate-limited            the caller has sent as many requests as it may
@@ -169,6 +170,13 @@ class BodyTooLargeError(RequestError):
 
     http_status = 413
     slug = "body-too-large"
+
+
+class BodyTooSlowError(RequestError):
+    """The request body did not arrive in time."""
+
+    http_status = 408
+    slug = "body-too-slow"
 
 
 class MediaTypeError(RequestError):

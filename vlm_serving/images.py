@@ -1,19 +1,20 @@
 """Bytes from anywhere -> an upright RGB picture, or one clear error. Size is checked before anything is decoded."""
 
-import io
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
+from vlm_serving.bounded_reading import MAX_SCANS, BoundedFile, TooManyPartsError, pixel_limit, scan_count
 from vlm_serving.errors import PictureError, PictureTooLargeError, UnsupportedPictureError
 from vlm_serving.picture_formats import foreign_format
 
 MEBIBYTE = 1024 * 1024
+BAND_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ def open_picture(data: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.I
         warnings.simplefilter("ignore")
         picture = _open(data, limits)
     _check_pixels(picture, limits)
+    if scan_count(picture, data) > MAX_SCANS:
+        raise PictureError(
+            f"The JPEG has {scan_count(picture, data):,} scans; the limit is {MAX_SCANS}. Save it again as a plain one."
+        )
+    if isinstance(picture.fp, BoundedFile):
+        picture.fp.allow_body()
     return picture
 
 
@@ -69,17 +76,21 @@ def decoding(picture: Image.Image) -> Iterator[None]:
     """A decoder's many errors in the body become one PictureError."""
     try:
         yield
+    except TooManyPartsError as error:
+        raise PictureError(f"The {picture.format} picture is cut into too many parts. Save it again.") from error
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, IndexError) as error:
         raise PictureError(
             f"The {picture.format} picture cannot be decoded ({error}). It is damaged or cut off; send it again."
         ) from error
 
 
-def _open(data: bytes, limits: PictureLimits) -> Image.Image:
+def _open(data: bytes, limits: PictureLimits) -> ImageFile.ImageFile:
     try:
-        picture = Image.open(io.BytesIO(data), formats=limits.formats)
+        picture = Image.open(BoundedFile(data), formats=limits.formats)
         # A phone's JPEG with a second picture behind it (depth, the other eye): the first is the photograph.
-        return JpegImageFile(io.BytesIO(data)) if picture.format == "MPO" else picture
+        return JpegImageFile(BoundedFile(data)) if picture.format == "MPO" else picture
+    except TooManyPartsError as error:
+        raise PictureError("The picture's header has too many parts. Save it again without its metadata.") from error
     except Image.DecompressionBombError as error:
         raise PictureTooLargeError(
             f"The picture's header claims too many pixels ({error}); the limit is {limits.max_pixels:,}."
@@ -97,12 +108,14 @@ def _unsupported(data: bytes, limits: PictureLimits) -> UnsupportedPictureError:
     )
 
 
-def _check_pixels(picture: Image.Image, limits: PictureLimits) -> None:
+def _check_pixels(picture: ImageFile.ImageFile, limits: PictureLimits) -> None:
     width_px, height_px = picture.size
-    if width_px * height_px > limits.max_pixels:
+    limit = pixel_limit(picture, limits.max_pixels)
+    if width_px * height_px > limit:
+        kind = " of a run-length BMP" if limit < limits.max_pixels else ""
         raise PictureTooLargeError(
             f"The picture is {width_px} x {height_px} = {width_px * height_px:,} pixels; "
-            f"the limit is {limits.max_pixels:,}. Send a smaller one."
+            f"the limit{kind} is {limit:,}. Send a smaller one."
         )
     if width_px < 1 or height_px < 1:
         raise PictureError(f"The picture is {width_px} x {height_px} pixels. Send one with at least 1 x 1.")
@@ -116,10 +129,20 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith(("I;16", "I", "F")):
         return _from_deep_grey(picture)
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
+        return _over_white(picture)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _over_white(picture: Image.Image) -> Image.Image:
+    """Band by band: every step on the whole picture would be one more copy of it, four bytes a pixel."""
+    width_px, height_px = picture.size
+    flat = Image.new("RGB", picture.size)
+    for top in range(0, height_px, BAND_ROWS):
+        box = (0, top, width_px, min(height_px, top + BAND_ROWS))
+        band = picture.crop(box).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        flat.paste(Image.alpha_composite(white, band).convert("RGB"), box)
+    return flat
 
 
 def _from_deep_grey(picture: Image.Image) -> Image.Image:

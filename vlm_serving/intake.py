@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -16,6 +17,7 @@ from starlette.requests import Request
 from vlm_serving.config import ServingConfig
 from vlm_serving.errors import (
     BodyTooLargeError,
+    BodyTooSlowError,
     MalformedRequestError,
     MediaTypeError,
     PictureError,
@@ -27,6 +29,7 @@ from vlm_serving.schemas import AskedBody, CaptionRequestBody, PictureBody
 from vlm_serving.service import Upload, named
 
 M = TypeVar("M", bound=BaseModel)
+BODY_TIMEOUT_S = 60.0
 ACCEPTED = "multipart/form-data with fields 'files', application/json, or a picture as the body (image/*)"
 
 
@@ -67,12 +70,21 @@ async def _stream(request: Request, max_bytes: int, picture: bool = False) -> As
     what = "picture" if picture else "request body"
     if seen > max_bytes:
         raise too_large(f"The {what} has {seen:,} bytes; the limit is {max_bytes:,}. Send less at once.")
-    seen = 0
-    async for piece in request.stream():
+    seen, pieces, until_s = 0, aiter(request.stream()), time.monotonic() + BODY_TIMEOUT_S
+    while (piece := await _next_piece(pieces, until_s)) is not None:
         seen += len(piece)
         if seen > max_bytes:
             raise too_large(f"The {what} has more than {max_bytes:,} bytes, which is the limit. Send less at once.")
         yield piece
+
+
+async def _next_piece(pieces: AsyncIterator[bytes], until_s: float) -> bytes | None:
+    """None at the end. Raises BodyTooSlowError: a body that drips would hold its place for as long as it likes."""
+    try:
+        async with asyncio.timeout(until_s - time.monotonic()):
+            return await anext(pieces, None)
+    except TimeoutError:
+        raise BodyTooSlowError(f"The request body took longer than {BODY_TIMEOUT_S:g} s. Send less at once.") from None
 
 
 async def _body(request: Request, max_bytes: int, picture: bool = False) -> bytes:

@@ -103,6 +103,7 @@ PROBLEM_DETAILS = {
     "unsupported-media-type": "The content type is 'text/plain'. Send application/json.",
     "unknown-model": "There is no model 'gpt-4o'; known are: captioner. Ask for one of them.",
     "unauthorized": "The request has no API key. Send `Authorization: Bearer KEY` or `x-api-key: KEY`.",
+    "body-too-slow": "The request body took longer than 60 s. Send less at once.",
     "rate-limited": "The caller has sent 60 requests in a minute, which is the limit. Try again in 2 s.",
     "url-refused": "images[0]: the URL begins with 'https://example.'; pictures are not fetched from other places. "
     "Send the picture itself in a data URL (data:image/jpeg;base64,…).",

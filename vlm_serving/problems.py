@@ -15,6 +15,7 @@ TITLES = {
     "bad-request": "The request is not valid",
     "malformed-request": "The request cannot be parsed",
     "body-too-large": "The request is too large",
+    "body-too-slow": "The request did not arrive in time",
     "unsupported-media-type": "The request's content type is not supported",
     "overloaded": "Too many pictures are in work",
     "not-ready": "No model is loaded yet",

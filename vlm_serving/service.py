@@ -23,13 +23,15 @@ from vlm_serving.errors import (
 )
 from vlm_serving.exchange import CaptionJob, Engine, EngineState, JobResult, ModelCard
 from vlm_serving.feedback_log import FeedbackLog
+from vlm_serving.heap import HeapTrimmer
 from vlm_serving.images import PictureLimits
 from vlm_serving.model_slot import ModelSlot
 from vlm_serving.options import options_to_send
 from vlm_serving.picture_stats import PictureStatistics, picture_statistics
 from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
 from vlm_serving.request_log import LogRow, RequestLog
-from vlm_serving.telemetry import Meters
+from vlm_serving.telemetry import CPU_CLOCK, Meters
+from vlm_serving.thumbnails import thumbnail
 
 STATE_TIMEOUT_S = 5.0
 
@@ -49,6 +51,7 @@ class Prepared:
     pixels: NDArray[np.uint8]  # (3, H, W)
     statistics: PictureStatistics
     sha256: str
+    thumbnail: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,9 @@ class CaptionService:
         self.feedback = FeedbackLog(log.directory / "feedback", config.feedback_log_max_bytes) if log else None
         self.engine: Engine = engine or LocalEngine(config, meters, batched)
         self._decoders = ThreadPoolExecutor(config.decode_threads, "decode")
-        self.admission = Admission(config)
+        self._heap = HeapTrimmer()
+        self.admission = Admission(config, lambda count: meters.gauge("vlm_in_work_pictures", count))
+        self._dropped = 0  # rows of the log, as counted so far
 
     @property
     def slot(self) -> ModelSlot:
@@ -192,6 +197,7 @@ class CaptionService:
                 left_s=deadline_s - decoded_s, explain=explain,
             )  # fmt: skip
             result = await self._ask(job, uploads)
+        CPU_CLOCK.count(self.meters)
         answer = _answer(result, uploads, started_s, decoded_s - decoding_s)
         self._record(answer, prepared, request_id)
         return answer
@@ -206,9 +212,12 @@ class CaptionService:
 
     async def _decode(self, uploads: Sequence[Upload], contract: PreprocessingContract) -> list[Prepared]:
         loop = asyncio.get_running_loop()
-        limits = self.config.limits
+        limits, longest_px = self.config.limits, self.config.request_log_thumbnail_px if self.log else 0
         results = await asyncio.gather(
-            *(loop.run_in_executor(self._decoders, prepare, upload.data, contract, limits) for upload in uploads),
+            *(
+                loop.run_in_executor(self._decoders, self._prepare, upload.data, contract, limits, longest_px)
+                for upload in uploads
+            ),
             return_exceptions=True,
         )
         for index, result in enumerate(results):
@@ -218,20 +227,31 @@ class CaptionService:
                 raise result
         return [result for result in results if isinstance(result, Prepared)]
 
+    def _prepare(
+        self, data: bytes, contract: PreprocessingContract, limits: PictureLimits, longest_px: int
+    ) -> Prepared:
+        try:
+            return prepare(data, contract, limits, longest_px)
+        finally:
+            self._heap.trim_if_due()
+
     def _record(self, answer: Answer, prepared: Sequence[Prepared], request_id: str) -> None:
         self.meters.count("vlm_pictures", len(prepared), version=answer.version)
         for stage in ("decode", "queue", "caption", "total"):
             self.meters.observe("vlm_stage_seconds", getattr(answer, f"{stage}_ms") / 1000, stage=stage)
         if self.log:
-            dropped = self.log.append([_row(answer, index, one, request_id) for index, one in enumerate(prepared)])
-            self.meters.count("vlm_request_log_dropped", dropped)
+            self.log.append([_row(answer, index, one, request_id) for index, one in enumerate(prepared)])
+            before, self._dropped = self._dropped, self.log.dropped  # some were lost by its writer, long after
+            self.meters.count("vlm_request_log_dropped", self._dropped - before)
 
 
-def prepare(data: bytes, contract: PreprocessingContract, limits: PictureLimits) -> Prepared:
-    """Decode one picture and bring it to the model's size. Raises PictureError."""
+def prepare(data: bytes, contract: PreprocessingContract, limits: PictureLimits, thumbnail_px: int = 0) -> Prepared:
+    """Decode one picture and bring it to the model's size; 0: without a thumbnail. Raises PictureError."""
     picture = decode_for_model(data, contract, limits)
-    statistics = picture_statistics(picture.shown, (picture.width_px, picture.height_px))
-    return Prepared(picture.pixels, statistics, hashlib.sha256(data).hexdigest())
+    size_px = (picture.width_px, picture.height_px)
+    statistics = picture_statistics(picture.shown, size_px)
+    small = thumbnail(picture.square, size_px, thumbnail_px) if thumbnail_px else None
+    return Prepared(picture.pixels, statistics, hashlib.sha256(data).hexdigest(), small)
 
 
 def caption_id(request_id: str, index: int, count: int) -> str:
@@ -282,4 +302,5 @@ def _row(answer: Answer, index: int, picture: Prepared, request_id: str) -> LogR
         embedding=caption.embedding,
         latency_ms=answer.total_ms,
         picture_sha256=picture.sha256,
+        thumbnail=picture.thumbnail,
     )

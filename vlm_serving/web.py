@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
+from vlm_serving.ecs import package_version
 from vlm_serving.envelope import Envelope
 from vlm_serving.errors import RequestError, ServingError
 from vlm_serving.intake import fault
@@ -35,7 +35,7 @@ def create_web(
         docs_url=None,  # FastAPI's own page loads its script from elsewhere: blank on a machine without the internet
         redoc_url=None,
         title="Image captions",
-        version=_package_version(),
+        version=package_version(),
         summary="Pictures in, captions out.",
         description="Every answer names the model version that gave it. Errors are RFC 9457 problem documents.",
     )
@@ -84,10 +84,3 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     answer = problem(error.status_code, slug, detail, request.state.request_id)
     answer.headers.update(error.headers or {})
     return answer
-
-
-def _package_version() -> str:
-    try:
-        return version("vlm-captioning")
-    except PackageNotFoundError:
-        return "0"

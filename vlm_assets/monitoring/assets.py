@@ -17,7 +17,7 @@ from vlm_assets.resources import StoreResource, request_log_dir
 
 GROUP = "monitoring"
 OWNERS = ["team:vlm"]
-REQUEST_LOG_VERSION = "1"
+REQUEST_LOG_VERSION = "2"
 DRIFT_REPORT_VERSION = "1"
 SAMPLE_ROWS = 5
 SECONDS_PER_HOUR = 3600.0

@@ -32,8 +32,10 @@ SCHEMA = pa.schema(
         ("embedding", pa.list_(pa.float32())),
         ("latency_ms", pa.float64()),
         ("picture_sha256", pa.string()),
+        ("thumbnail", pa.binary()),
     ]
 )
+OPTIONAL = {"thumbnail"}  # a small JPEG, where serving keeps them
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def write_window(window: Window, path: Path) -> dict[str, int]:
 def _complete(table: Any) -> Any:
     """True where nothing that the comparison reads is null or not finite."""
     good = np.ones(table.num_rows, dtype=bool)
-    for column in SCHEMA.names:
+    for column in [name for name in SCHEMA.names if name not in OPTIONAL]:
         good &= table[column].is_valid().to_numpy()
     for column in ("time_unix_s", "confidence", "brightness", "contrast"):
         good &= np.isfinite(table[column].to_numpy())

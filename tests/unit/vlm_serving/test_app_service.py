@@ -1,16 +1,21 @@
 """What a replica does beneath HTTP: swapping models, sharing batches, refusing what is too much, logging."""
 
 import asyncio
+import io
 import json
 import shutil
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.serving import BAD, make_client, make_service
+from tests.serving import BAD, encode, make_client, make_service
 from tests.tiny import picture_bytes
+from vlm_serving import request_log
 from vlm_serving.bundle import open_bundle, seal_bundle
 from vlm_serving.captioner import Caption, Captioner
 from vlm_serving.engine import Item, Outcome, RunBatch, Submit, caption_items
@@ -164,6 +169,15 @@ def test_a_refused_picture_gives_its_place_back(bundle: Path) -> None:
     assert service.admission.waiting == 0
 
 
+def test_a_picture_that_takes_too_long_to_decode_is_a_504_and_the_next_one_is_answered(bundle: Path) -> None:
+    service = make_service(bundle, decode_threads=1)
+    client = make_client(service)
+    large = encode(Image.new("RGB", (6000, 4000)), "PNG")
+    late = client.post("/v1/captions", files={"files": large}, headers={"x-request-timeout-s": "0.02"})
+    assert (late.status_code, service._waiting) == (504, 0)
+    assert client.post("/v1/captions", files={"files": PNG.data}).status_code == 200
+
+
 def test_a_stuck_model_fails_its_health_check(bundle: Path) -> None:
     service = make_service(bundle, stuck_batch_s=0.001)
     service.check_health()
@@ -186,3 +200,50 @@ def test_each_caption_leaves_one_row(bundle: Path, tmp_path: Path) -> None:
     assert {row["model_version"] for row in rows} == {service.slot.version}
     assert all((row["width_px"], row["height_px"], len(row["embedding"])) == (40, 30, 32) for row in rows)
     assert all(0 < row["brightness"] < 1 and row["latency_ms"] > 0 for row in rows)
+    assert [row["thumbnail"] for row in rows] == [None] * 3
+
+
+def test_thumbnails_are_kept_if_asked_for(bundle: Path, tmp_path: Path) -> None:
+    """A picture that lies on its side, red above blue once it stands, twice as high as wide."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.new("RGB", (200, 100), "blue")
+    lying.paste("red", (0, 0, 100, 100))
+    service = make_service(bundle, RequestLog(tmp_path), request_log_thumbnail_px=40)
+    make_client(service).post("/v1/captions", files={"files": encode(lying, "JPEG", exif=exif)})
+    service.close()
+    [row] = read_request_log(tmp_path).to_pylist()
+    small = Image.open(io.BytesIO(row["thumbnail"]))
+    assert (small.format, small.size) == ("JPEG", (20, 40))
+    pixels = np.asarray(small)
+    top, bottom = pixels[5, 10], pixels[35, 10]
+    assert top[0] > 200 > 60 > top[2] and bottom[2] > 200 > 60 > bottom[0]
+
+
+def test_a_log_that_cannot_keep_up_costs_rows_and_no_request(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, writing = threading.Event(), threading.Event()
+    monkeypatch.setattr(request_log, "to_table", lambda _: (writing.set(), held.wait(60)))
+    log = RequestLog(tmp_path / "log", flush_s=0.001, max_queued_rows=3)
+    service = make_service(bundle, log)
+    client = make_client(service)
+    statuses = [client.post("/v1/captions", files={"files": picture_bytes(0)}).status_code]
+    assert writing.wait(5)
+    statuses += [client.post("/v1/captions", files={"files": picture_bytes(seed)}).status_code for seed in range(8)]
+    assert statuses == [200] * 9
+    assert service.meters.counts[("vlm_request_log_dropped",)] == 5  # type: ignore[attr-defined]
+    held.set()
+
+
+def test_rows_that_the_disk_refused_are_counted_at_the_next_request(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    log = RequestLog(tmp_path / "file", flush_s=0.001)
+    service = make_service(bundle, log)
+    client, deadline_s = make_client(service), time.monotonic() + 10
+    client.post("/v1/captions", files={"files": picture_bytes(0)})
+    while not log.dropped and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert client.post("/v1/captions", files={"files": picture_bytes(1)}).status_code == 200
+    assert service.meters.counts[("vlm_request_log_dropped",)] >= 1  # type: ignore[attr-defined]
+    service.close()

@@ -75,12 +75,16 @@ def test_models_and_ingress_scale_by_their_own_settings() -> None:
     }  # fmt: skip
     assert models["ray_actor_options"] == {"num_cpus": 1, "num_gpus": 0.5}
     assert ingress["ray_actor_options"] == {"num_cpus": 0.25, "num_gpus": 0}
-    assert ingress["max_ongoing_requests"] > config.front_waiting_pictures == 3 * config.max_waiting_pictures
+    assert (models["max_ongoing_requests"], ingress["max_ongoing_requests"]) == (16, 80)
 
 
-def test_the_replica_refuses_before_serve_does() -> None:
-    config = ServingConfig(max_waiting_pictures=500)
-    assert config.deployment_options({})["max_ongoing_requests"] > config.max_waiting_pictures
+def test_a_replica_takes_in_two_batches_and_what_it_scales_by_or_what_is_set() -> None:
+    def taken_in(**settings: object) -> int:
+        return ServingConfig(**settings).deployment_options({})["max_ongoing_requests"]
+
+    assert taken_in(max_batch_size=24) == 48
+    assert taken_in(max_batch_size=2, target_ongoing_requests=20) == 40
+    assert taken_in(max_ongoing_requests=7) == 7
 
 
 def test_the_config_file_is_what_ray_and_the_builder_take() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import struct
+import time
 import zlib
 from functools import cache
 from typing import Any
@@ -131,6 +132,108 @@ def test_formats_that_are_not_read_are_named(data: bytes, name: str) -> None:
 def test_a_bad_picture_is_refused_with_reason_and_limit(data: bytes, error: type[PictureError], text: str) -> None:
     with pytest.raises(error, match=text):
         decode_picture(data)
+
+
+def test_transparency_is_exact_across_bands_and_modes() -> None:
+    generator = np.random.default_rng(0)
+    colours = Image.fromarray(generator.integers(0, 256, (600, 7, 4), dtype=np.uint8), "RGBA")
+    palette = colours.convert("RGB").quantize(16)
+    data = [encoded(colours), encoded(colours.convert("LA")), encoded(palette, transparency=bytes(range(0, 256, 16)))]
+    data.append(encoded(palette, "GIF", transparency=3))
+    for one in data:
+        whole = Image.open(io.BytesIO(one)).convert("RGBA")
+        expected = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
+        assert decode_picture(one).tobytes() == expected.tobytes()
+
+
+def test_sixteen_bits_per_channel_and_other_bitmaps_keep_their_colours() -> None:
+    """PNGs of 16-bit RGB and RGBA, and BMPs of 5 bits per channel and with run lengths, written by hand."""
+    rows = b"".join(b"\0" + struct.pack(">3H", 51_400, 12_850, 0) * 8 for _ in range(8))
+    assert decode_picture(png_of(8, 8, 16, 2, rows)).getpixel((4, 4)) == (200, 50, 0)
+    rows = b"".join(b"\0" + struct.pack(">4H", 51_400, 12_850, 0, 0) * 8 for _ in range(8))
+    assert decode_picture(png_of(8, 8, 16, 6, rows)).getpixel((4, 4)) == (255, 255, 255)
+    fifteen = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 0, 4, 0, 0, 0, 0) + struct.pack("<2H", 31 << 10, 31)
+    assert decode_picture(bmp_of(fifteen, 54)).tobytes() == bytes([255, 0, 0, 0, 0, 255])
+    header = struct.pack("<IiiHHIIiiII", 40, 4, 1, 1, 8, 1, 4, 0, 0, 2, 0)
+    runs = header + bytes([0, 0, 255, 0, 0, 255, 0, 0]) + bytes([3, 0, 1, 1, 0, 1])
+    assert decode_picture(bmp_of(runs, 62)).tobytes() == bytes([255, 0, 0] * 3 + [0, 255, 0])
+
+
+def png_of(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    end = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + end
+
+
+def bmp_of(rest: bytes, pixels_at: int) -> bytes:
+    return b"BM" + struct.pack("<IHHI", 14 + len(rest), 0, 0, pixels_at) + rest
+
+
+def test_an_animated_webp_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    pixel = decode_picture(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])).getpixel((2, 2))
+    assert isinstance(pixel, tuple) and pixel[0] > 240 > 15 > pixel[2]
+
+
+def stuffed_png(late: bool, count: int) -> bytes:
+    data = encoded(Image.new("RGB", (9, 9)))
+    at = len(data) - 12 if late else 33
+    return data[:at] + chunk(b"prVt", b"") * count + data[at:]
+
+
+def stuffed_jpeg(part: bytes, count: int) -> bytes:
+    data = encoded(Image.new("RGB", (9, 9)), "JPEG")
+    return data[:2] + part * count + data[2:]
+
+
+def stuffed_gif(count: int) -> bytes:
+    data = encoded(Image.new("P", (9, 9)), "GIF")
+    at = 13 + 3 * 2 ** ((data[10] & 7) + 1)
+    return data[:at] + b"\x21\xfe\x01a\0" * count + data[at:]
+
+
+def scanned_jpeg(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes again, each time empty."""
+    data = encoded(Image.new("L", (640, 480)), "JPEG", progressive=True)
+    at = data.rindex(b"\xff\xda")
+    return data[:-2] + data[at : at + 2 + data[at + 3]] * count + data[-2:]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (stuffed_png(late=False, count=170_000), "header has too many parts"),
+        (stuffed_png(late=True, count=170_000), "The PNG picture is cut into too many parts"),
+        (stuffed_jpeg(b"\xff", 2_000_000), "header has too many parts"),
+        (stuffed_jpeg(b"\xff\xe1\0\x0aExif\0\0xx", 170_000), "header has too many parts"),
+        (stuffed_gif(400_000), "header has too many parts"),
+        (scanned_jpeg(150_000), r"^The JPEG has 150,\d{3} scans; the limit is 100\. Save it again as a plain one\.$"),
+    ],
+    ids=["chunks before", "chunks behind", "fill bytes", "exif", "comments", "scans"],
+)
+def test_two_mebibytes_of_empty_parts_cost_no_time(data: bytes, text: str) -> None:
+    started_s = time.thread_time()
+    with pytest.raises(PictureError, match=text):
+        decode_picture(data)
+    assert time.thread_time() - started_s < 1  # 0.3 s at most on an idle core; unbounded the last takes minutes
+
+
+def test_a_large_run_length_bmp_is_refused_for_pillow_decodes_it_pixel_by_pixel() -> None:
+    header = struct.pack("<IiiHHIIiiII", 40, 8000, 5000, 1, 8, 1, 4, 0, 0, 2, 0)
+    with pytest.raises(PictureTooLargeError, match=r"40,000,000 pixels; the limit of a run-length BMP is 4,000,000\."):
+        decode_picture(bmp_of(header + bytes(8) + bytes([1, 0, 0, 0]) * 5000, 62))
+
+
+def test_honest_files_of_many_parts_are_read() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8))
+    png = encoded(noise)
+    at, size = png.index(b"IDAT") + 4, struct.unpack(">I", png[33:37])[0]
+    body = b"".join(chunk(b"IDAT", png[at + i : at + min(size, i + 256)]) for i in range(0, size, 256))
+    assert decode_picture(png[:33] + body + png[at + size + 4 :]).tobytes() == decode_picture(png).tobytes()
+    full_segments = stuffed_jpeg(b"\xff\xe2\xff\xff" + bytes(65_533), 300)
+    assert decode_picture(full_segments).size == (9, 9)
+    progressive = encoded(noise, "JPEG", progressive=True)
+    assert decode_picture(progressive).size == (800, 600)
 
 
 def test_too_many_bytes_are_refused_before_decoding() -> None:

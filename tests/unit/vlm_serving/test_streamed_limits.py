@@ -37,7 +37,10 @@ class Sender:
         return json.loads(b"".join(message.get("body", b"") for message in self.sent))
 
 
-def post(bundle: Path, log: Path, path: str, kind: str, first: bytes, declared: int | None = None) -> Sender:
+def post(
+    bundle: Path, log: Path, path: str, kind: str, first: bytes, declared: int | None = None,
+    sender: type[Sender] = Sender,
+) -> Sender:  # fmt: skip
     service = make_service(bundle, RequestLog(log), max_body_bytes=100_000, max_picture_bytes=50_000)
     headers = [(b"content-type", kind.encode())]
     if declared is not None:
@@ -46,10 +49,10 @@ def post(bundle: Path, log: Path, path: str, kind: str, first: bytes, declared: 
         "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(),
         "query_string": b"", "headers": headers, "scheme": "http", "server": ("captioner", 80), "root_path": "",
     }  # fmt: skip
-    sender = Sender(first)
-    asyncio.run(create_web(lambda: service)(scope, sender.receive, sender.send))
+    caller = sender(first)
+    asyncio.run(create_web(lambda: service)(scope, caller.receive, caller.send))
     service.close()
-    return sender
+    return caller
 
 
 @pytest.mark.parametrize(
@@ -75,3 +78,22 @@ def test_reading_stops_at_the_limit(
 def test_a_declared_excess_is_refused_unread(bundle: Path, tmp_path: Path) -> None:
     sender = post(bundle, tmp_path, "/v1/captions", "image/png", b"", declared=50_001)
     assert sender.read == 0 and "50,001 bytes; the limit is 50,000" in sender.problem["detail"]
+
+
+class Dripper(Sender):
+    """A caller that sends a byte now and then."""
+
+    async def receive(self) -> dict[str, Any]:
+        await asyncio.sleep(0.02)
+        self.read += 1
+        return {"type": "http.request", "body": b"1", "more_body": True}
+
+
+def test_a_body_that_drips_does_not_hold_its_place(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm_serving.intake.BODY_TIMEOUT_S", 0.2)
+    sender = post(bundle, tmp_path, "/v1/captions", "image/png", b"", sender=Dripper)
+    assert (sender.problem["status"], sender.problem["error"]["code"]) == (408, "body-too-slow")
+    assert "took longer than 0.2 s" in sender.problem["detail"]
+    assert 1 < sender.read < 20

@@ -35,6 +35,7 @@ def requests_table(
         "embedding": list(generator.normal(shift, 1, (count, DIMENSIONS)).astype(np.float32)),
         "latency_ms": [40.0] * count,
         "picture_sha256": [f"picture-{seed}-{row}" for row in range(count)],
+        "thumbnail": [None] * count,
         **columns,
     }
     return pa.table(values).cast(SCHEMA)
