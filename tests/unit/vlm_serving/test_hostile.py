@@ -24,6 +24,7 @@ AT_ONCE = 8
 SAMPLE_EVERY = 250
 WARM_SHARE = 0.4  # of the requests, until the heap has its size
 MEBIBYTE = 2**20
+ARENA_END = 64  # MiB that glibc may keep at the end of a thread's arena, once, however long it runs
 REFUSALS = {400, 413, 415}
 
 
@@ -80,4 +81,4 @@ def test_ten_thousand_hostile_pictures_leave_memory_flat(bundle: Path) -> None:
     )
     print(f"first, {settled[0]:.0f} settled, {memory[-1]:.0f} at last, {max(memory):.0f} at most; growth {growth:+.1f}")
     assert statuses.total() == 10_000
-    assert growth < 32, "MiB, from pictures 4,000-7,000 to 7,000-10,000"
+    assert growth < ARENA_END, "MiB, from pictures 4,000-7,000 to 7,000-10,000"
