@@ -16,9 +16,6 @@ from vlm_serving.errors import BundleError
 
 REGISTRY = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 MAX_RETRIES = "2"  # MLflow's own 7 take four minutes to say that nobody is there
-MAX_RETRIES = "2"  # MLflow's own 7 take four minutes to say that nobody is there
-MAX_RETRIES = "2"  # MLflow's own 7 take four minutes to say that nobody is there
-MAX_RETRIES = "2"  # MLflow's own 7 take four minutes to say that nobody is there
 BUNDLE_TAG = "bundle_version"  # of a version in MLflow's registry; written by whoever registers bundles
 
 
@@ -116,24 +113,6 @@ def _registered(source: str) -> tuple[str, str, str]:
             f"MLflow at {uri or mlflow.get_tracking_uri()} cannot tell what {source} is: {_first_line(error)} Set "
             "MLFLOW_TRACKING_URI to the server that has it, or give the bundle's directory."
         ) from error
-
-
-def _tracking_uri() -> str | None:
-    """MLflow's own variable, whatever address this process has been told besides."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", MAX_RETRIES)
-    return os.environ.get("MLFLOW_TRACKING_URI") or None
-
-
-def _tracking_uri() -> str | None:
-    """MLflow's own variable, whatever address this process has been told besides."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", MAX_RETRIES)
-    return os.environ.get("MLFLOW_TRACKING_URI") or None
-
-
-def _tracking_uri() -> str | None:
-    """MLflow's own variable, whatever address this process has been told besides."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", MAX_RETRIES)
-    return os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
 def _tracking_uri() -> str | None:

@@ -170,7 +170,7 @@ def test_a_request_that_takes_too_long_is_a_504_and_leaves_no_picture_behind(bun
 
 
 def test_what_is_over_before_its_turn_never_reaches_the_model(bundle: Path) -> None:
-    service = make_service(bundle, max_batch_size=1)
+    service = make_service(bundle, max_batch_size=1, max_wait_s=0)
     seen: list[int] = []
     real = service.engine._caption_items  # type: ignore[attr-defined]
 

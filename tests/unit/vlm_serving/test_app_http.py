@@ -241,7 +241,7 @@ def test_the_api_document_shows_every_way_in(client: httpx.Client) -> None:
     content = operation["requestBody"]["content"]
     assert {"multipart/form-data", "application/json", "image/jpeg"} <= set(content)
     assert set(operation["responses"]) == {
-        "200", "400", "401", "404", "413", "415", "422", "429", "500", "503", "504",
+        "200", "400", "401", "404", "408", "413", "415", "422", "429", "500", "503", "504",
     }  # fmt: skip
     example = content["application/json"]["example"]
     assert client.post("/v1/captions", json=example).status_code == 200

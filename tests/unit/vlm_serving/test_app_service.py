@@ -174,7 +174,7 @@ def test_a_picture_that_takes_too_long_to_decode_is_a_504_and_the_next_one_is_an
     client = make_client(service)
     large = encode(Image.new("RGB", (6000, 4000)), "PNG")
     late = client.post("/v1/captions", files={"files": large}, headers={"x-request-timeout-s": "0.02"})
-    assert (late.status_code, service._waiting) == (504, 0)
+    assert (late.status_code, service.admission.waiting) == (504, 0)
     assert client.post("/v1/captions", files={"files": PNG.data}).status_code == 200
 
 
