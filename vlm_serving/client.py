@@ -5,6 +5,7 @@ good, or is still not had after `retries` more tries, is a CaptionRequestError w
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -34,7 +35,8 @@ RETRIES = 4
 
 def _settings(base_url: str, api_key: str, timeout_s: float, transport: Any) -> dict[str, Any]:
     """Of either httpx client. No proxies from the environment: loopback must not be asked for through one."""
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    key = api_key or os.environ.get("VLM_API_KEY", "")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
     return {
         "base_url": base_url.rstrip("/"),
         "headers": headers,

@@ -82,7 +82,8 @@ def local_server(bundle: Path, log: Log, timeout_s: float = START_TIMEOUT_S) -> 
         ]
         # the one request it gets is not traffic: it must not reach the log that drift is measured on
         environment = {**os.environ, "VLM_REQUEST_LOG": str(Path(folder) / "requests")}
-        environment.pop("RAY_ADDRESS", None)
+        for variable in ("RAY_ADDRESS", "VLM_API_KEYS_FILE"):  # nobody else can reach it
+            environment.pop(variable, None)
         log("starting a local Ray Serve")
         with output.open("wb") as sink:
             process = subprocess.Popen(

@@ -181,3 +181,16 @@ def test_the_async_client_says_the_same(bundle: Path) -> None:
     service = make_service(bundle)
     texts = [result.text for result in asyncio.run(ask())]
     assert texts == [one.text for one in client_of(bundle).caption([picture_bytes(0), picture_bytes(1)], num_beams=3)]
+
+
+def test_the_key_of_the_environment_is_sent_unless_another_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("authorization"))
+        return httpx.Response(200)
+
+    for variable, given in (("", ""), ("vlm_of_the_environment", ""), ("vlm_of_the_environment", "vlm_given")):
+        monkeypatch.setenv("VLM_API_KEY", variable)
+        assert CaptionClient("http://captioner", api_key=given, transport=httpx.MockTransport(answer)).ready()
+    assert seen == [None, "Bearer vlm_of_the_environment", "Bearer vlm_given"]
