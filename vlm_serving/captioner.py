@@ -49,6 +49,7 @@ class Caption:
     embedding: NDArray[np.float32]  # (D,) mean of the vision encoder's last states
     words: tuple[Word, ...] = ()  # joined by spaces they are the text
     token_ids: tuple[int, ...] = ()  # as generated: after start and prompt, with the end, without padding
+    token_logprobs: tuple[float, ...] = ()  # natural, one per token, whatever the options forbade
     finish_reason: FinishReason = "stop"  # stop: it is complete; length: it was cut off
     alternatives: tuple[Alternative, ...] = ()  # the next best, best first: `num_captions` - 1 of them
     read_token_count: int = 0  # what the decoder read before it spoke: patches of the picture, start and prompt
@@ -158,6 +159,7 @@ class Captioner:
             embedding=embedding,
             words=caption_words(text, visible_pieces(self.tokenizer, spoken.token_ids), spoken.logprobs),
             token_ids=spoken.token_ids,
+            token_logprobs=spoken.logprobs,
             finish_reason=spoken.finish_reason,
             alternatives=tuple(
                 Alternative(self._text(other), other.confidence, len(other.token_ids), other.finish_reason)

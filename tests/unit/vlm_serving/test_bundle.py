@@ -177,6 +177,12 @@ def test_a_caption_does_not_depend_on_its_neighbours_in_the_batch(bundle: Path) 
         assert 0 < one.confidence <= 1
 
 
+def test_each_token_has_its_log_probability(bundle: Path) -> None:
+    caption = Captioner(open_bundle(bundle), threads=1).caption([decode_picture(picture_bytes(3))])[0]
+    assert len(caption.token_logprobs) == len(caption.token_ids) == caption.token_count
+    assert caption.confidence == pytest.approx(np.exp(np.mean(caption.token_logprobs)))
+
+
 def test_beams_give_a_caption_at_least_as_likely(bundle: Path) -> None:
     captioner = Captioner(open_bundle(bundle), threads=1)
     picture = decode_picture(picture_bytes(3))
