@@ -47,7 +47,7 @@ class ServingConfig(BaseModel):
     max_batch_size: int = Field(8, ge=1, le=1024, description="Most pictures in one pass of the model.")
     batch_wait_timeout_s: float = Field(0.005, ge=0, le=10, description="Longest wait for a batch to fill, seconds.")
     max_wait_s: float = Field(
-        0.5, ge=0, description="Pictures in work that the model gets through in so many seconds; beyond: 503. 0: any."
+        5, ge=0, description="Pictures in work that the model gets through in so many seconds; beyond: 503. 0: any."
     )
     max_waiting_pictures: int = Field(128, ge=1, description="Pictures in work per model replica; beyond it: 503.")
     deadline_s: float = Field(

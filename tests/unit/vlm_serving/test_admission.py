@@ -46,7 +46,7 @@ def test_the_rate_is_what_was_in_work_by_the_time_it_took() -> None:
 
 
 def test_who_is_refused_is_told_when_there_will_be_room() -> None:
-    one = admission()
+    one = admission(max_wait_s=0.5)
     one.waiting, one.pictures_per_s = 40, 9.0
     with pytest.raises(OverloadedError, match="Try again in 5 s") as caught:
         one.require_room()
