@@ -47,5 +47,5 @@ def test_a_gpu_is_held_only_while_somebody_asks(folder: Path, tmp_path: Path) ->
     assert (events["gpu_nodes_at_first"], events["alive_at_first"]) == (0, 200)
     assert (events["status"], events["body"]["model"]["version"]) == (200, version)
     assert events["ready_asleep"]["ready"] is True
-    assert events["models"] == {"models": [{"name": "captioner", "version": version}]}
+    assert events["models"]["models"] == [{"name": "captioner", "version": version}]
     assert events["gpu_nodes_at_last"] == 0
