@@ -250,17 +250,21 @@ def plot(turns: dict[str, list[Turn]], options: argparse.Namespace) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogFormatter
 
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
     for name, rounds in turns.items():
         points = sorted((one.rate, one.load.latency_ms(95)) for turn in rounds for one in turn.tried)
         axes.plot(*zip(*points, strict=True), "o-", label=name, linewidth=2.5 if name == "ours" else 1.2)
     axes.axhline(options.p95_ms, color="grey", linestyle=":", linewidth=1)
+    axes.text(1, options.p95_ms * 1.03, f"bound: {options.p95_ms:g} ms", color="grey", fontsize=9)
     axes.set(
         xlabel="requests a second, offered at a fixed rate", ylabel="p95 from when due, ms", yscale="log",
         title=f"blip-{options.model}, {options.dtype}, JPEGs of 200 KB",
     )  # fmt: skip
     axes.set_xlim(left=0)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(3, 0.5)))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(options.plot, dpi=130)
