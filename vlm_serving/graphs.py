@@ -1,4 +1,4 @@
-"""One word of every caption as one CUDA graph: hundreds of kernels, launched by the CPU in one call instead of one by one.
+"""One word of every caption as one CUDA graph: hundreds of kernels, launched in one call instead of one by one.
 
 A decoder's step is so little work for a GPU that the CPU cannot hand it out fast enough: on an H100 a caption of 20
 words took 107 ms launched kernel by kernel and takes 30 with graphs (docs/experiments.md). A graph works on
