@@ -25,6 +25,7 @@ from vlm_serving.bundle_source import pin_bundle
 from vlm_serving.config import ServingConfig
 from vlm_serving.deploying import deploy
 from vlm_serving.errors import ServingError, SettingsError
+from vlm_serving.haproxy import prepare_haproxy
 from vlm_serving.images import MEBIBYTE
 from vlm_serving.processes import adopt_orphans, claim_port, descendants, end_descendants
 from vlm_serving.security import read_keys
@@ -133,6 +134,7 @@ def _prepare_environment(temp_dir: Path, options: ServerOptions) -> Path | None:
     environment.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # how often a request that waits in the proxy asks for a free replica; Serve's own half second leaves them idle
     environment.setdefault("RAY_SERVE_ROUTER_RETRY_MAX_BACKOFF_S", "0.1")
+    prepare_haproxy(temp_dir / "ha")  # short: see TEMP_ROOT
     log = options.request_log or environment.get("VLM_REQUEST_LOG") or _default_request_log()
     environment["VLM_REQUEST_LOG"] = str(Path(log).absolute())
     return _prepare_token(temp_dir)

@@ -192,6 +192,13 @@ def test_simultaneous_requests_share_passes_of_the_model_and_keep_their_captions
     assert together == alone
 
 
+def test_no_door_of_haproxy_is_open_to_other_machines(server: Server) -> None:
+    proxies = [one for one in psutil.Process(server.pid).children(recursive=True) if one.name() == "haproxy"]
+    assert proxies
+    doors = [one.laddr for proxy in proxies for one in proxy.net_connections() if one.status == psutil.CONN_LISTEN]
+    assert doors and {door.ip for door in doors} == {"127.0.0.1"}
+
+
 def test_the_dashboard_wants_the_token(server: Server) -> None:
     assert httpx.get(server.dashboard_url + REST_PATH).status_code == 401
     wrong = httpx.get(server.dashboard_url + REST_PATH, headers={"Authorization": "Bearer " + "0" * 64})

@@ -1,0 +1,64 @@
+"""HAProxy as Ray starts it, with every address of its own on loopback."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vlm_serving.haproxy import SWITCH, prepare_haproxy
+from vlm_serving.processes import free_port
+
+pytestmark = pytest.mark.integration
+CONFIG = """global
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 1s
+    timeout server 1s
+frontend prometheus
+    bind :{metrics}
+frontend http_frontend
+    bind 127.0.0.1:{http}
+listen stats
+  bind *:{stats}
+"""
+
+
+def test_what_ray_binds_to_all_addresses_is_bound_to_loopback(tmp_path: Path) -> None:
+    environment: dict[str, str] = {}
+    assert prepare_haproxy(tmp_path / "ha", environment)
+    ports = {name: free_port() for name in ("metrics", "http", "stats")}
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG.format(**ports))
+    process = subprocess.Popen([environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)])
+    try:
+        assert listening(process.pid, len(ports)) == {("127.0.0.1", port) for port in ports.values()}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_it_is_left_out_where_the_environment_says_so(tmp_path: Path) -> None:
+    environment = {SWITCH: "0"}
+    assert not prepare_haproxy(tmp_path / "ha", environment)
+    assert environment == {SWITCH: "0"}
+
+
+def test_settings_of_the_environment_stay(tmp_path: Path) -> None:
+    environment = {"RAY_SERVE_HAPROXY_METRICS_PORT": "9101"}
+    assert prepare_haproxy(tmp_path / "ha", environment)
+    assert environment["RAY_SERVE_HAPROXY_METRICS_PORT"] == "9101"
+    assert environment[SWITCH] == "1"
+
+
+def listening(pid: int, count: int) -> set[tuple[str, int]]:
+    """Where a process listens, once it listens on `count` addresses."""
+    deadline_s = time.monotonic() + 10
+    while time.monotonic() < deadline_s:
+        found = {tuple(one.laddr) for one in psutil.Process(pid).net_connections() if one.status == psutil.CONN_LISTEN}
+        if len(found) == count:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"{pid} listens on {found}")
