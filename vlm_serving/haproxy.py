@@ -19,7 +19,7 @@ MAX_THREADS = 4
 
 
 def prepare_haproxy(folder: Path, environment: MutableMapping[str, str] = os.environ) -> bool:
-    """Set what Ray's processes read, before Ray starts; files come into `folder`. False: there is none here, or not wanted.
+    """Set what Ray's processes read, before Ray starts; files come into `folder`. False: none here, or not wanted.
 
     Whatever the environment says already stays: RAY_SERVE_ENABLE_HA_PROXY=0 is how to do without.
     """
