@@ -45,9 +45,7 @@ class ServingConfig(BaseModel):
     decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode pictures, per replica.")
 
     max_batch_size: int = Field(8, ge=1, le=1024, description="Most pictures in one pass of the model.")
-    batch_wait_timeout_s: float = Field(
-        0, ge=0, le=10, description="Wait of an idle model for more pictures, seconds."
-    )
+    batch_wait_timeout_s: float = Field(0, ge=0, le=10, description="Wait of an idle model for more pictures, seconds.")
     max_wait_s: float = Field(
         5, ge=0, description="Pictures in work that the model gets through in so many seconds; beyond: 503. 0: any."
     )
