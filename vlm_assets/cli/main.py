@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (promote, rollback):
         command.add_argument("--reason", required=True, help="goes into the ledger")
     commands.add_parser("ledger", help="who was champion, since when and why")
+    metrics = commands.add_parser("metrics", help="Dagster's state for Prometheus, until Ctrl-C")
+    metrics.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    metrics.add_argument("--port", type=int, default=9188, help="0 for a free one (default %(default)s)")
     return run_guarded(_command(parser.parse_args(arguments)))
 
 
@@ -49,6 +52,10 @@ def _command(given: argparse.Namespace) -> Callable[[], int]:
         from vlm_assets.cli.demo import demo
 
         return demo
+    if name == "metrics":
+        from vlm_assets.cli.metrics import metrics
+
+        return lambda: metrics(given.host, given.port)
     from vlm_assets.cli import champion
 
     if name == "promote":

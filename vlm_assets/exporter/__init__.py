@@ -1,0 +1,1 @@
+"""What Dagster knows, for Prometheus: `python -m vlm_assets metrics`."""
