@@ -34,6 +34,7 @@ LOOPBACK = "127.0.0.1"
 TEMP_ROOT = "/tmp"  # short: the paths of Ray's sockets end at 107 bytes
 TEMP_PREFIX = "vlm-ray-"
 OWNER = "owner.pid"
+RAY_TARGETS = "prom_metrics_service_discovery.json"
 OBJECT_STORE_BYTES = 256 * MEBIBYTE
 REQUEST_TIMEOUT_S = 120
 DRAIN_TIMEOUT_S = 6.0
@@ -90,6 +91,8 @@ def serve_until_stopped(options: ServerOptions, say: Callable[[str], object] = p
             if pinned:
                 say(f"loading bundle {version}")
                 deploy(addresses["dashboard_url"], pinned.source, version, timeout_s=options.deploy_timeout_s)
+            if options.address_file:
+                _link_metrics(options.address_file, temp_dir)
             _announce(addresses, version, options, say)
             _watch()
     except (StopRequested, SystemExit):  # while Ray starts, its own SIGTERM handler is in place, which exits
@@ -190,6 +193,18 @@ def _announce(addresses: dict[str, Any], version: str, options: ServerOptions, s
         hidden.rename(options.address_file)
 
 
+def metrics_link(address_file: Path) -> Path:
+    """Beside the address file: the list of ports that Prometheus is to scrape, as Ray keeps it (file_sd_configs)."""
+    return address_file.with_name(f"{address_file.stem}-metrics.json")
+
+
+def _link_metrics(address_file: Path, temp_dir: Path) -> None:
+    link = metrics_link(address_file)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(temp_dir / RAY_TARGETS)
+
+
 def _watch() -> None:
     """Wait for a signal; raise if one of Ray's vital processes ends."""
     vital = [one for one in descendants() if one.name() in VITAL]
@@ -204,6 +219,7 @@ def _stop(temp_dir: Path, address_file: Path | None, say: Callable[[str], object
     started_s = time.monotonic()
     if address_file:
         address_file.unlink(missing_ok=True)
+        metrics_link(address_file).unlink(missing_ok=True)
     _within(_drain, DRAIN_TIMEOUT_S)
     _within(_stop_ray, RAY_STOP_TIMEOUT_S)
     end_descendants()

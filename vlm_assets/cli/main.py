@@ -15,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vlm_assets", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="Dagster UI and daemon, MLflow and Ray Serve in this terminal until Ctrl-C")
+    commands.add_parser("monitoring", help="Prometheus, Alertmanager and exporters beside `up`, until Ctrl-C")
     commands.add_parser("demo", help="the whole chain on the embedded pictures, ten captions over HTTP, a summary")
     commands.add_parser("deploy", help="put the current champion on the Ray Serve at VLM_SERVE_ADDRESS")
     promote = commands.add_parser("promote", help="make a candidate champion against the gate's verdict")
@@ -52,6 +53,10 @@ def _command(given: argparse.Namespace) -> Callable[[], int]:
         from vlm_assets.cli.demo import demo
 
         return demo
+    if name == "monitoring":
+        from vlm_assets.cli.monitoring import monitoring
+
+        return monitoring
     if name == "metrics":
         from vlm_assets.cli.metrics import metrics
 

@@ -35,7 +35,7 @@ def dagster(environment: Mapping[str, str], home: Path, port: int) -> Service:
     if not workspace.is_file():
         raise ConfigError(f"{workspace} is missing: run this from a clone of the project, installed with `make setup`.")
     command = [*_module("dagster"), "dev", "-w", str(workspace), "-h", HOST, "-p", str(port)]
-    return Service("Dagster", command, environment, home / "logs" / "dagster.log", _answers(port, "/server_info"))
+    return Service("Dagster", command, environment, home / "logs" / "dagster.log", answers(port, "/server_info"))
 
 
 def mlflow(environment: Mapping[str, str], home: Path, port: int) -> Service:
@@ -46,7 +46,7 @@ def mlflow(environment: Mapping[str, str], home: Path, port: int) -> Service:
         *("--backend-store-uri", tracking_uri(environment, home)),
         *("--default-artifact-root", (home / "mlartifacts").as_uri(), "--no-serve-artifacts"),
     ]
-    return Service("MLflow", command, environment, home / "logs" / "mlflow.log", _answers(port, "/health"))
+    return Service("MLflow", command, environment, home / "logs" / "mlflow.log", answers(port, "/health"))
 
 
 def ray_serve(environment: Mapping[str, str], home: Path, serve_port: int, dashboard_port: int) -> Service:
@@ -85,7 +85,9 @@ def _module(name: str) -> list[str]:
     return [sys.executable, "-m", name]
 
 
-def _answers(port: int, path: str) -> Callable[[], bool]:
+def answers(port: int, path: str) -> Callable[[], bool]:
+    """Whether this port of loopback answers `path` with 200, to be asked again and again."""
+
     def ready() -> bool:
         try:
             with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=2) as answer:

@@ -3,7 +3,7 @@
 import os
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,24 @@ PORTS = (
     PortSetting("the Ray dashboard", "VLM_PORT_RAY_DASHBOARD", 8265),
 )
 
+MONITORING_PORTS = (
+    PortSetting("Prometheus", "VLM_PORT_PROMETHEUS", 9090),
+    PortSetting("Alertmanager", "VLM_PORT_ALERTMANAGER", 9093),
+    PortSetting("Dagster's metrics", "VLM_PORT_METRICS", 9188),
+    PortSetting("the node exporter", "VLM_PORT_NODE", 9100),
+)
+
+
+@dataclass(frozen=True)
+class MonitoringPorts:
+    """One free port for each of `make monitoring`'s, and where captions are served."""
+
+    prometheus: int
+    alertmanager: int
+    metrics: int
+    node: int
+    serve: int
+
 
 @dataclass(frozen=True)
 class Ports:
@@ -41,17 +59,28 @@ class Ports:
 
 def read_ports(environment: Mapping[str, str]) -> Ports:
     """The ports of `make up`. Raises ConfigError with port, service and variable if one is wrong or taken."""
-    chosen = [_port(setting, environment) for setting in PORTS]
-    for index, (setting, port) in enumerate(zip(PORTS, chosen, strict=True)):
+    return Ports(*_free_ports(PORTS, environment, "make up"))
+
+
+def read_monitoring_ports(environment: Mapping[str, str]) -> MonitoringPorts:
+    """The ports of `make monitoring`. Raises ConfigError as `read_ports` does; that of Ray Serve is not to be free."""
+    serve = next(setting for setting in PORTS if setting.variable == "VLM_PORT_SERVE")
+    own = _free_ports(MONITORING_PORTS, environment, "make monitoring")
+    return MonitoringPorts(*own, serve=port_of(serve, environment))
+
+
+def _free_ports(settings: Sequence[PortSetting], environment: Mapping[str, str], command: str) -> list[int]:
+    chosen = [port_of(setting, environment) for setting in settings]
+    for index, (setting, port) in enumerate(zip(settings, chosen, strict=True)):
         if port in chosen[:index]:
-            other = PORTS[chosen.index(port)]
+            other = settings[chosen.index(port)]
             raise ConfigError(f"{setting.variable} and {other.variable} are both {port}: give each its own port.")
         if not is_free(port):
             raise ConfigError(
                 f"Port {port} for {setting.service} is in use. Stop what listens there, "
-                f"or choose another one: {setting.variable}={port + 1} make up"
+                f"or choose another one: {setting.variable}={port + 1} {command}"
             )
-    return Ports(*chosen)
+    return chosen
 
 
 def is_free(port: int) -> bool:
@@ -67,7 +96,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _port(setting: PortSetting, environment: Mapping[str, str]) -> int:
+def port_of(setting: PortSetting, environment: Mapping[str, str]) -> int:
+    """The port that the environment chooses; ConfigError with the variable if that is no port."""
     text = environment.get(setting.variable) or str(setting.default)
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise ConfigError(f"{setting.variable} is {text!r}; the port of {setting.service} is a number from 1 to 65535.")
