@@ -71,3 +71,21 @@ def wait_for(what: str, condition: Callable[[], Any], timeout_s: float = 60) -> 
         assert time.monotonic() < deadline_s, f"{what} did not come within {timeout_s:.0f} s; last seen: {value}"
         time.sleep(0.3)
     return value
+
+
+def rsyslog_command() -> tuple[list[str], dict[str, str]]:
+    """rsyslogd with its modules and libraries, unpacked or the system's; its environment."""
+    daemon = program("rsyslogd")
+    folders = [UNPACKED / "lib" / one for one in ("x86_64-linux-gnu", "aarch64-linux-gnu")]
+    libraries = next((one for one in folders if (one / "rsyslog").is_dir()), None)
+    if libraries is None or not daemon.startswith(str(UNPACKED)):
+        return [daemon], dict(os.environ)
+    return [daemon, "-M", str(libraries / "rsyslog")], {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
+
+
+def write_rsyslog_configuration(home: Path, work: Path, port: int) -> Path:
+    """deploy/logging/rsyslog.conf with this home, working folder and port of the receiver; a copy in `work`."""
+    text = (ROOT / "deploy" / "logging" / "rsyslog.conf").read_text()
+    file = work / "rsyslog.conf"
+    file.write_text(text.replace("VLM_HOME", str(home)).replace('"WORK"', f'"{work}"').replace('"9200"', f'"{port}"'))
+    return file

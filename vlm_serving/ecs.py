@@ -6,12 +6,15 @@ picture: what is longer than a word is left out of its text.
 
 import json
 import logging
+import os
 import re
 import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-ECS_VERSION = "9.0.0"
+from vlm_serving.redaction import Redactor
+
+ECS_VERSION = "9.4.0"
 SERVICE = "vlm_serving"
 MAX_CHARS = 300
 MAX_TRACE_CHARS = 8000
@@ -35,15 +38,16 @@ class EcsFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__()
         self._service = {"service.name": SERVICE, "service.version": package_version()}
+        self._redact = Redactor(os.environ)
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
-            "@timestamp": f"{stamp}.{int(record.msecs):03d}Z",
+            "@timestamp": timestamp(record.created),
             "log.level": record.levelname.lower(),
             "message": _cut(record.getMessage()),
             "ecs.version": ECS_VERSION,
+            "log.logger": record.name,
             **self._service,
             "process.pid": record.process,
             **_ecs_fields(getattr(record, "fields", {})),
@@ -52,7 +56,7 @@ class EcsFormatter(logging.Formatter):
             line["error.type"] = record.exc_info[0].__name__
             line["error.message"] = _cut(_without_content(str(record.exc_info[1])))
             line["error.stack_trace"] = self._trace(record)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return self._redact(json.dumps(line, default=str, ensure_ascii=False))
 
     def _trace(self, record: logging.LogRecord) -> str:
         """The end of the traceback, where the cause stands; each line cut."""
@@ -60,6 +64,13 @@ class EcsFormatter(logging.Formatter):
         lines = self.formatException(record.exc_info).splitlines()
         kept = (line if line.startswith(SOURCE_LINE) else _without_content(line) for line in lines)
         return "\n".join(map(_cut, kept))[-MAX_TRACE_CHARS:]
+
+
+def timestamp(unix_s: float) -> str:
+    """As ECS wants it: UTC, with milliseconds."""
+    milliseconds = round(1000 * unix_s)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+    return f"{stamp}.{milliseconds % 1000:03d}Z"
 
 
 def package_version() -> str:

@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     metrics = commands.add_parser("metrics", help="Dagster's state for Prometheus, until Ctrl-C")
     metrics.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     metrics.add_argument("--port", type=int, default=9188, help="0 for a free one (default %(default)s)")
+    ecs = commands.add_parser("ecs", help="run a command with what it prints as ECS JSON lines, without secrets")
+    ecs.add_argument("name", help="of the service, in service.name")
+    ecs.add_argument("rest", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments")
     return run_guarded(_command(parser.parse_args(arguments)))
 
 
@@ -61,6 +64,10 @@ def _command(given: argparse.Namespace) -> Callable[[], int]:
         from vlm_assets.cli.metrics import metrics
 
         return lambda: metrics(given.host, given.port)
+    if name == "ecs":
+        from vlm_assets.cli.ecs import ecs
+
+        return lambda: ecs(given.name, given.rest)
     from vlm_assets.cli import champion
 
     if name == "promote":

@@ -6,6 +6,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from vlm_assets.cli.settings import HOST, Ports
@@ -13,6 +14,9 @@ from vlm_assets.cli.supervisor import Service
 from vlm_assets.errors import ConfigError
 
 PROJECT = Path(__file__).resolve().parents[2]
+LOG_FORMAT_VARIABLE = "VLM_LOG_FORMAT"
+# so that there is something to convert: Dagster's own JSON, and what the replicas log
+ECS_OPTIONS = {"Dagster": ["--log-format", "json"], "Ray Serve": ["--worker-logs"]}
 
 
 def shared_environment(
@@ -64,11 +68,27 @@ def ray_serve(environment: Mapping[str, str], home: Path, serve_port: int, dashb
 def all_services(environment: Mapping[str, str], home: Path, ports: Ports) -> list[Service]:
     """Ray Serve, MLflow and Dagster, in starting order; no MLflow of our own if a remote one is set."""
     own_mlflow = [] if is_remote(tracking_uri(environment, home)) else [mlflow(environment, home, ports.mlflow)]
-    return [
+    services = [
         ray_serve(environment, home, ports.serve, ports.ray_dashboard),
         *own_mlflow,
         dagster(environment, home, ports.ui),
     ]
+    return [as_ecs(service) for service in services] if wants_ecs(environment) else services
+
+
+def wants_ecs(environment: Mapping[str, str]) -> bool:
+    """Whether VLM_LOG_FORMAT asks for ECS lines. ConfigError for anything but `ecs`, `text` and nothing."""
+    chosen = environment.get(LOG_FORMAT_VARIABLE) or "text"
+    if chosen not in ("ecs", "text"):
+        raise ConfigError(f"{LOG_FORMAT_VARIABLE} is {chosen!r}; it takes ecs (JSON for log stores) or text.")
+    return chosen == "ecs"
+
+
+def as_ecs(service: Service) -> Service:
+    """The same service, its log as ECS lines (docs/monitoring.md)."""
+    name = service.name.lower().replace(" ", "-")
+    more = ECS_OPTIONS.get(service.name, [])
+    return replace(service, command=[*_module("vlm_assets"), "ecs", name, *service.command, *more])
 
 
 def tracking_uri(environment: Mapping[str, str], home: Path) -> str:
