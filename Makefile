@@ -9,6 +9,7 @@ PY := .venv/bin/python
 MAIN := .venv/.main-installed
 DEV := .venv/.dev-installed
 DVC := .venv-dvc/.installed
+MONITORING := .monitoring/.unpacked
 INSTALL := tools/install.sh
 export PYTHON
 # The instance that the demo writes and the UI shows; set DAGSTER_HOME yourself for another one.
@@ -52,8 +53,20 @@ demo: $(MAIN) ## the whole chain on the embedded pictures, ten captions over HTT
 up: $(MAIN) ## Dagster UI and daemon, MLflow and Ray Serve in this terminal; Ctrl-C stops all
 	@$(PY) -m vlm_assets up
 
+$(MONITORING): tools/install_monitoring.sh
+	@tools/install_monitoring.sh
+	@if [ -d .monitoring ]; then touch $@; fi
+
+.PHONY: monitoring
+monitoring: $(MAIN) $(MONITORING) ## Prometheus, Alertmanager and exporters beside make up; Ctrl-C stops them
+	@$(PY) -m vlm_assets monitoring
+
+.PHONY: dashboards
+dashboards: $(DEV) ## write Grafana's dashboards from deploy/grafana/panels.py
+	$(PY) -W ignore -m deploy.grafana.make_dashboards
+
 .PHONY: test
-test: $(DEV) $(DVC) ## the whole suite: unit, integration and browser
+test: $(DEV) $(DVC) $(MONITORING) ## the whole suite: unit, integration and browser
 	$(PYTEST) -m "not slow"
 
 .PHONY: test-fast
@@ -61,7 +74,7 @@ test-fast: $(DEV) ## unit tests only
 	$(PYTEST) tests/unit
 
 .PHONY: test-slow
-test-slow: $(DEV) $(DVC) ## the tests that take minutes each
+test-slow: $(DEV) $(DVC) $(MONITORING) ## the tests that take minutes each
 	$(PYTEST) -m slow
 
 .PHONY: test-gpu
