@@ -157,13 +157,19 @@ QUALITY = (
 
 PIPELINE = (
     PanelText(
-        "Last run of each job", "short", (("vlm_dagster_last_run_ok", "{{job}}"),), "1 succeeded, 0 failed.", now=True
+        "Last run of each job",
+        "short",
+        (("vlm_dagster_last_run_ok", "{{dagster_job}}"),),
+        "1 succeeded, 0 failed.",
+        now=True,
     ),
-    PanelText("Runs", "short", (("sum by (job, status) (vlm_dagster_runs)", "{{job}} {{status}}"),)),
+    PanelText("Runs", "short", (("sum by (dagster_job, status) (vlm_dagster_runs)", "{{dagster_job}} {{status}}"),)),
     PanelText(
-        "Time since the last success", "s", (("time() - vlm_dagster_last_success_timestamp_seconds", "{{job}}"),)
+        "Time since the last success",
+        "s",
+        (("time() - vlm_dagster_last_success_timestamp_seconds", "{{dagster_job}}"),),
     ),
-    PanelText("Duration of the last run", "s", (("vlm_dagster_last_run_duration_seconds", "{{job}}"),)),
+    PanelText("Duration of the last run", "s", (("vlm_dagster_last_run_duration_seconds", "{{dagster_job}}"),)),
     PanelText("Age of each asset", "s", (("time() - vlm_asset_materialized_timestamp_seconds", "{{asset}}"),)),
     PanelText("Rows", "short", (('vlm_asset_metadata{name="row_count"}', "{{asset}}"),)),
     PanelText("Daemons", "short", (("vlm_dagster_daemon_healthy", "{{daemon}}"),), now=True),
@@ -176,7 +182,7 @@ PIPELINE = (
     PanelText(
         "Run time, last 30 days",
         "s",
-        (("vlm_dagster_run_seconds_30d", "{{job}}"),),
+        (("vlm_dagster_run_seconds_30d", "{{dagster_job}}"),),
         "Wall clock of each job's runs: what pipelines cost.",
     ),
     PanelText("CPU-seconds per 1,000 captions", "s", ((_per_thousand("vlm_cpu_seconds_total"), "CPU"),)),

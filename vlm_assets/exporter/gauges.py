@@ -5,17 +5,18 @@ from dataclasses import dataclass
 
 from prometheus_client.core import GaugeMetricFamily
 
+JOB = "dagster_job"  # `job` is the scrape's own label in Prometheus
 # all are gauges: what is counted here are rows of Dagster's tables, and tables are pruned. Times are Unix seconds.
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "vlm_dagster_runs": ("Runs in the instance, by job and status.", ("job", "status")),
+    "vlm_dagster_runs": ("Runs in the instance, by job and status.", (JOB, "status")),
     "vlm_dagster_last_run_ok": (
         "1 if the job's last finished run succeeded, 0 if failed or cancelled.",
-        ("job",),
+        (JOB,),
     ),
-    "vlm_dagster_last_run_end_timestamp_seconds": ("When the job's last finished run ended.", ("job",)),
-    "vlm_dagster_last_run_duration_seconds": ("How long that run took.", ("job",)),
-    "vlm_dagster_last_success_timestamp_seconds": ("When the job last succeeded.", ("job",)),
-    "vlm_dagster_run_seconds_30d": ("Seconds that the job's runs of the last 30 days took together.", ("job",)),
+    "vlm_dagster_last_run_end_timestamp_seconds": ("When the job's last finished run ended.", (JOB,)),
+    "vlm_dagster_last_run_duration_seconds": ("How long that run took.", (JOB,)),
+    "vlm_dagster_last_success_timestamp_seconds": ("When the job last succeeded.", (JOB,)),
+    "vlm_dagster_run_seconds_30d": ("Seconds that the job's runs of the last 30 days took together.", (JOB,)),
     "vlm_dagster_daemon_healthy": ("1 if the daemon sends heartbeats and no errors.", ("daemon",)),
     "vlm_dagster_automation_running": ("1 if the sensor or schedule is switched on.", ("kind", "name")),
     "vlm_dagster_automation_last_tick_timestamp_seconds": ("When it last ticked.", ("kind", "name")),

@@ -1,4 +1,4 @@
-"""A served tiny model and, beside it, what `make monitoring` starts, scraping every second."""
+"""A served tiny model and, beside it, what `make monitoring` starts, scraping oftener."""
 
 import json
 import os
@@ -81,10 +81,10 @@ def stack(home: Path, bundle_arguments: tuple[str, ...]) -> Iterator[Stack]:
 
 
 def hurried(folder: Path) -> Path:
-    """The same configuration, but every second and at once: a test cannot wait for minutes."""
+    """The same configuration, but oftener and at once: a test cannot wait for minutes."""
     scraping = folder / "prometheus.yml"
-    text = re.sub(r"_interval: 15s", "_interval: 1s", scraping.read_text())
-    scraping.write_text(text.replace("scrape_timeout: 10s", "scrape_timeout: 1s"))
+    text = re.sub(r"_interval: 15s", "_interval: 5s", scraping.read_text())
+    scraping.write_text(text.replace("scrape_timeout: 10s", "scrape_timeout: 5s"))
     alerting = folder / "alertmanager.yml"
     alerting.write_text(re.sub(r"group_wait: \d+s", "group_wait: 1s", alerting.read_text()))
     return folder

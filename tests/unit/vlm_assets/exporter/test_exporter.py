@@ -105,10 +105,15 @@ def test_the_text_is_prometheus_own(instance):
     registry = CollectorRegistry()
     registry.register(DagsterCollector(instance, []))
     lines = generate_latest(registry).decode().splitlines()
-    assert 'vlm_dagster_last_run_ok{job="retrain"} 0.0' in lines
+    assert 'vlm_dagster_last_run_ok{dagster_job="retrain"} 0.0' in lines
     assert "# TYPE vlm_dagster_last_run_ok gauge" in lines
 
 
 def test_a_label_that_is_missing_is_an_error():
-    with pytest.raises(ValueError, match=r"vlm_dagster_runs has the labels \('job', 'status'\), not values \('a',\)"):
+    with pytest.raises(ValueError, match=r"runs has the labels \('dagster_job', 'status'\), not values \('a',\)"):
         list(families([Sample("vlm_dagster_runs", 1, ("a",))]))
+
+
+def test_no_label_is_one_that_prometheus_gives_itself():
+    """It would be renamed to exported_job, and no rule would ever find it."""
+    assert not {label for _, labels in GAUGES.values() for label in labels} & {"job", "instance"}
