@@ -22,7 +22,7 @@ from vlm_assets.cli.supervisor import Service, Supervisor
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 BOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
-WINDOW = "2m"  # what Grafana would put in place of $__rate_interval; here a scrape comes every five seconds
+WINDOW = "2m"  # what Grafana would put in place of $__rate_interval; here a scrape comes every ten seconds
 WANTS_A_GPU = "vlm_gpu_memory_bytes"
 PICTURES = 60
 REFERENCE = 40  # the small chain validates on 45 pictures: enough for a verdict
