@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vlm_assets.cli.console import Console, console_only
 from vlm_assets.cli.services import ray_serve, shared_environment
-from vlm_assets.cli.settings import open_home, quiet_environment
+from vlm_assets.cli.settings import LOGS, open_home, quiet_environment
 from vlm_assets.cli.supervisor import Supervisor, heed_signals
 from vlm_serving.processes import free_port
 
@@ -26,7 +26,7 @@ def demo() -> int:
     home = open_home(os.environ)
     serve_port, dashboard_port = free_port(), free_port()
     os.environ.update(shared_environment(quiet_environment(), home, serve_port, dashboard_port))
-    log = home / "logs" / "demo.log"
+    log = home / LOGS / "demo.log"
     with console_only(log) as console, Supervisor() as supervisor:
         console.show(f"the whole chain, from pictures to captions over HTTP; details in {log}")
         service = ray_serve(os.environ, home, serve_port, dashboard_port)

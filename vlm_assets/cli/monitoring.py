@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vlm_assets.cli.services import PROJECT, answers
-from vlm_assets.cli.settings import HOST, MonitoringPorts, open_home, quiet_environment, read_monitoring_ports
+from vlm_assets.cli.settings import HOST, LOGS, MonitoringPorts, open_home, quiet_environment, read_monitoring_ports
 from vlm_assets.cli.supervisor import Service, Supervisor, heed_signals
 from vlm_assets.errors import ConfigError
 
@@ -76,7 +76,7 @@ def monitoring_services(environment: Mapping[str, str], folder: Path, ports: Mon
         "--cluster.listen-address=",  # one Alertmanager is no cluster; it would listen on all addresses
     ]
     node = [find_program("prometheus-node-exporter"), f"--web.listen-address={HOST}:{ports.node}"]
-    logs = folder.parent / "logs"
+    logs = folder.parent / LOGS
     return [
         Service("metrics", own, environment, logs / "metrics.log", answers(ports.metrics, "/metrics")),
         Service("node exporter", node, environment, logs / "node-exporter.log", answers(ports.node, "/metrics")),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vlm_assets.cli.settings import HOST, Ports
+from vlm_assets.cli.settings import HOST, LOGS, Ports
 from vlm_assets.cli.supervisor import Service
 from vlm_assets.errors import ConfigError
 
@@ -39,7 +39,7 @@ def dagster(environment: Mapping[str, str], home: Path, port: int) -> Service:
     if not workspace.is_file():
         raise ConfigError(f"{workspace} is missing: run this from a clone of the project, installed with `make setup`.")
     command = [*_module("dagster"), "dev", "-w", str(workspace), "-h", HOST, "-p", str(port)]
-    return Service("Dagster", command, environment, home / "logs" / "dagster.log", answers(port, "/server_info"))
+    return Service("Dagster", command, environment, home / LOGS / "dagster.log", answers(port, "/server_info"))
 
 
 def mlflow(environment: Mapping[str, str], home: Path, port: int) -> Service:
@@ -50,19 +50,19 @@ def mlflow(environment: Mapping[str, str], home: Path, port: int) -> Service:
         *("--backend-store-uri", tracking_uri(environment, home)),
         *("--default-artifact-root", (home / "mlartifacts").as_uri(), "--no-serve-artifacts"),
     ]
-    return Service("MLflow", command, environment, home / "logs" / "mlflow.log", answers(port, "/health"))
+    return Service("MLflow", command, environment, home / LOGS / "mlflow.log", answers(port, "/health"))
 
 
 def ray_serve(environment: Mapping[str, str], home: Path, serve_port: int, dashboard_port: int) -> Service:
     """A standing Ray with Serve's HTTP proxy and no application yet; `serving_app` deploys to it."""
-    address_file = home / "logs" / f"ray-serve-{serve_port}.json"
+    address_file = home / LOGS / f"ray-serve-{serve_port}.json"
     address_file.unlink(missing_ok=True)
     command = [
         *_module("vlm_serving"),
         *("serve", "--port", str(serve_port), "--dashboard-port", str(dashboard_port)),
         *("--address-file", str(address_file)),
     ]
-    return Service("Ray Serve", command, environment, home / "logs" / "ray-serve.log", lambda: _is_json(address_file))
+    return Service("Ray Serve", command, environment, home / LOGS / "ray-serve.log", lambda: _is_json(address_file))
 
 
 def all_services(environment: Mapping[str, str], home: Path, ports: Ports) -> list[Service]:

@@ -10,6 +10,9 @@ from pathlib import Path
 from vlm_assets.errors import ConfigError
 
 HOST = "127.0.0.1"
+# Not `logs`: what lies in that folder of its home Dagster's daemon and web server take for telemetry, send off and remove,
+# whatever dagster.yaml says of telemetry (dagster 1.13, _core/telemetry_upload.py)
+LOGS = "service_logs"
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def open_home(environment: Mapping[str, str]) -> Path:
     """DAGSTER_HOME or ./dagster_home, made if need be. Raises ConfigError if it cannot be written."""
     home = Path(environment.get("DAGSTER_HOME") or "dagster_home").absolute()
     try:
-        (home / "logs").mkdir(parents=True, exist_ok=True)
+        (home / LOGS).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home):
             pass
     except OSError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vlm_assets.cli.bootstrap import prepare_instance
 from vlm_assets.cli.services import all_services, is_remote, shared_environment, tracking_uri
-from vlm_assets.cli.settings import HOST, Ports, open_home, quiet_environment, read_ports
+from vlm_assets.cli.settings import HOST, LOGS, Ports, open_home, quiet_environment, read_ports
 from vlm_assets.cli.supervisor import Supervisor, heed_signals, tail
 
 DEPLOY_TIMEOUT_S = 180
@@ -20,7 +20,7 @@ def up() -> int:
     ports, home = read_ports(os.environ), open_home(os.environ)
     environment = shared_environment(quiet_environment(), home, ports.serve, ports.ray_dashboard)
     services = all_services(environment, home, ports)
-    print(f"starting {', '.join(service.name for service in services)} (logs: {home / 'logs'})", flush=True)
+    print(f"starting {', '.join(service.name for service in services)} (logs: {home / LOGS})", flush=True)
     prepare_instance(home)
     with Supervisor() as supervisor:
         try:
@@ -52,7 +52,7 @@ def _deploy_champion(environment: Mapping[str, str], home: Path) -> str:
 
     A champion that does not come up leaves the UI usable, which is where one looks for the cause.
     """
-    log = home / "logs" / "deploy.log"
+    log = home / LOGS / "deploy.log"
     command = [sys.executable, "-m", "vlm_assets", "deploy"]
     with log.open("wb") as sink:
         try:

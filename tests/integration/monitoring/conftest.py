@@ -14,7 +14,7 @@ import pytest
 from tests.monitoring_tools import ROOT, Webhook, program, wait_for, webhook
 from vlm_assets.cli.bootstrap import prepare_instance
 from vlm_assets.cli.monitoring import monitoring_services, write_configuration
-from vlm_assets.cli.settings import HOST, MonitoringPorts
+from vlm_assets.cli.settings import HOST, LOGS, MonitoringPorts
 from vlm_assets.cli.supervisor import Supervisor
 from vlm_serving.processes import claim_port
 
@@ -55,7 +55,7 @@ def stack(home: Path, bundle_arguments: tuple[str, ...]) -> Iterator[Stack]:
     os.environ.pop("DAGSTER_HOME")
     if prepared:
         os.environ["DAGSTER_HOME"] = prepared
-    address_file = home / "logs" / "ray-serve-test.json"
+    address_file = home / LOGS / "ray-serve-test.json"
     server = start_server(home, address_file, environment, bundle_arguments)
     try:
         address = wait_for("the server's address", lambda: read_address(server, address_file, home), START_S)
@@ -93,8 +93,8 @@ def start_server(
     home: Path, address_file: Path, environment: dict[str, str], arguments: tuple[str, ...]
 ) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "vlm_serving", "serve", "--num-cpus", "2", "--port", "0", "--dashboard-port", "0"]
-    (home / "logs").mkdir(exist_ok=True)
-    with (home / "logs" / "serve.log").open("wb") as output:
+    (home / LOGS).mkdir(exist_ok=True)
+    with (home / LOGS / "serve.log").open("wb") as output:
         return subprocess.Popen(
             [*command, "--address-file", str(address_file), *arguments],
             stdout=output, stderr=subprocess.STDOUT, cwd=home, env=environment,
@@ -102,5 +102,5 @@ def start_server(
 
 
 def read_address(server: "subprocess.Popen[bytes]", file: Path, home: Path) -> dict[str, str] | None:
-    assert server.poll() is None, (home / "logs" / "serve.log").read_text()
+    assert server.poll() is None, (home / LOGS / "serve.log").read_text()
     return json.loads(file.read_text()) if file.is_file() else None

@@ -18,6 +18,7 @@ from tests.integration.monitoring.conftest import Stack
 from tests.integration.test_chain import CONFIG
 from tests.monitoring_tools import ROOT, query, wait_for
 from tests.tiny import picture_bytes
+from vlm_assets.cli.settings import LOGS
 from vlm_assets.cli.supervisor import Service, Supervisor
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -36,7 +37,7 @@ def lived_in(stack: Stack, tmp_path_factory: pytest.TempPathFactory):
     ask(stack)
     run_job(stack, "monitor", {"ops": {"drift_report": {"config": {"min_rows": REFERENCE}}}})
     run_job(stack, "rollback", {"ops": {"roll_back_champion": {"config": {"reason": "there is no earlier one"}}}}, 1)
-    log = stack.home / "logs" / "daemon.log"
+    log = stack.home / LOGS / "daemon.log"
     command = [sys.executable, "-m", "dagster._daemon", "run", "-m", "vlm_assets.definitions"]
     daemon = Service("daemon", command, stack.environment, log, lambda: True)
     with Supervisor() as supervisor:
@@ -112,3 +113,9 @@ def test_the_numbers_are_what_happened(lived_in: Stack) -> None:
     assert value('vlm_asset_metadata{asset="drift_report", name="n_traffic"}') >= PICTURES
     assert value("sum(vlm_pictures_total)") >= 2 * PICTURES
     assert value('vlm_asset_metadata{asset="eval_report", name="pictures"}') == 16
+
+
+def test_dagsters_daemon_leaves_the_services_logs_where_they_are(lived_in: Stack) -> None:
+    """What lies in a home's `logs` it sends off as telemetry and removes, though dagster.yaml turns telemetry off."""
+    assert (lived_in.home / LOGS / "serve.log").is_file()
+    assert (lived_in.home / LOGS / "daemon.log").is_file()

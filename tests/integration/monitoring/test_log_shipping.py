@@ -16,6 +16,7 @@ import pytest
 from tests.http_server import serving
 from tests.monitoring_tools import ROOT, rsyslog_command, wait_for, write_rsyslog_configuration
 from tests.unit.deploy.test_logging_files import FIELDS, INDEX
+from vlm_assets.cli.settings import LOGS
 
 pytestmark = pytest.mark.integration
 SECRET = "wJalrXUtnFEMI-bPxRfiCYEXAMPLE"
@@ -73,19 +74,19 @@ def run_dagster(home: Path) -> None:
         str(home / "config.json"),
     ]
     environment = {**os.environ, "DAGSTER_HOME": str(home), "PYTHONPATH": str(ROOT), "AWS_SECRET_ACCESS_KEY": SECRET}
-    with (home / "logs" / "dagster.log").open("wb") as log:
+    with (home / LOGS / "dagster.log").open("wb") as log:
         done = subprocess.run(command, stdout=log, stderr=subprocess.PIPE, env=environment, cwd=ROOT, check=False)
     assert done.returncode == 1, done.stderr
-    (home / "logs" / "other.log").write_text("a line that is no JSON\n")
+    (home / LOGS / "other.log").write_text("a line that is no JSON\n")
 
 
 def test_dagsters_lines_arrive_in_the_data_stream_without_secrets(tmp_path: Path) -> None:
     command, environment = rsyslog_command()
     home, work = tmp_path / "home", tmp_path / "work"
-    (home / "logs").mkdir(parents=True)
+    (home / LOGS).mkdir(parents=True)
     work.mkdir()
     run_dagster(home)
-    written = (home / "logs" / "dagster.log").read_text().splitlines()
+    written = (home / LOGS / "dagster.log").read_text().splitlines()
     with bulk_receiver() as (port, received):
         file = write_rsyslog_configuration(home, work, port)
         daemon = subprocess.Popen([*command, "-n", "-f", str(file), "-i", str(work / "pid")], env=environment)

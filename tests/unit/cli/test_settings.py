@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vlm_assets.cli import settings
-from vlm_assets.cli.settings import Ports, open_home, read_ports
+from vlm_assets.cli.settings import LOGS, Ports, open_home, read_ports
 from vlm_assets.errors import ConfigError
 
 
@@ -44,7 +44,7 @@ def test_the_same_port_twice(taken):
 
 def test_home_is_made(tmp_path: Path):
     home = open_home({"DAGSTER_HOME": str(tmp_path / "a" / "home")})
-    assert (home / "logs").is_dir()
+    assert (home / LOGS).is_dir()
     assert home == tmp_path / "a" / "home"
 
 

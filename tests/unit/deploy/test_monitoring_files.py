@@ -70,7 +70,7 @@ def test_what_runs_here_is_the_committed_configuration_with_this_machines_places
     jobs = {job["job_name"]: job for job in scraping["scrape_configs"]}
     static = {name: job["static_configs"][0]["targets"] for name, job in jobs.items() if "static_configs" in job}
     assert static == {"captions": ["127.0.0.1:28000"], "dagster": ["127.0.0.1:29188"], "node": ["127.0.0.1:29100"]}
-    assert jobs["ray"]["file_sd_configs"][0]["files"] == [f"{tmp_path}/logs/ray-serve-*-metrics.json"]
+    assert jobs["ray"]["file_sd_configs"][0]["files"] == [f"{tmp_path}/service_logs/ray-serve-*-metrics.json"]
     assert scraping["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] == ["127.0.0.1:29093"]
     secret = folder / "alertmanager.yml"
     assert "https://hooks.example.com/T0/secret" in secret.read_text()
