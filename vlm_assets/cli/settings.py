@@ -10,8 +10,8 @@ from pathlib import Path
 from vlm_assets.errors import ConfigError
 
 HOST = "127.0.0.1"
-# Not `logs`: what lies in that folder of its home Dagster's daemon and web server take for telemetry, send off and remove,
-# whatever dagster.yaml says of telemetry (dagster 1.13, _core/telemetry_upload.py)
+# Not `logs`: what lies in that folder of its home Dagster's daemon and web server take for telemetry, post and remove,
+# whatever dagster.yaml says of telemetry (dagster 1.13, _core/telemetry_upload.py).
 LOGS = "service_logs"
 
 
