@@ -126,6 +126,7 @@ def quiet_environment() -> dict[str, str]:
     return {
         **os.environ,
         "DO_NOT_TRACK": "true",
+        "DAGSTER_DISABLE_TELEMETRY": "true",  # its upload heeds this, and not what dagster.yaml says
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 GB of workers for a feature that is not used here
         "RAY_USAGE_STATS_ENABLED": "0",
