@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from vlm_assets.errors import ConfigError, VlmError
 from vlm_serving.errors import ServingError
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ecs = commands.add_parser("ecs", help="run a command with what it prints as ECS JSON lines, without secrets")
     ecs.add_argument("name", help="of the service, in service.name")
     ecs.add_argument("rest", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments")
+    for name, what in (("backup", "copy the state of this machine into DIR"), ("restore", "put a backup back")):
+        commands.add_parser(name, help=what).add_argument("directory", type=Path, metavar="DIR")
     return run_guarded(_command(parser.parse_args(arguments)))
 
 
@@ -68,6 +71,10 @@ def _command(given: argparse.Namespace) -> Callable[[], int]:
         from vlm_assets.cli.ecs import ecs
 
         return lambda: ecs(given.name, given.rest)
+    if name in ("backup", "restore"):
+        from vlm_assets.cli.backup import backup, restore
+
+        return lambda: (backup if name == "backup" else restore)(given.directory)
     from vlm_assets.cli import champion
 
     if name == "promote":
