@@ -131,6 +131,10 @@ class BundleError(ServingError):
     slug = "bad-bundle"
 
 
+class NotReleasedError(BundleError):
+    """The registry answers, and has no model of this name, alias or number."""
+
+
 class CaptionRequestError(ServingError):
     """The server refused or failed. `status` is the HTTP status (0: not reached), `problem` its problem document."""
 

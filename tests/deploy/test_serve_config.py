@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import mlflow
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -81,8 +82,10 @@ def test_a_misspelt_key_is_found() -> None:
 def test_it_says_what_deploy_serve_yaml_says() -> None:
     plain = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text())
     (ours,), (theirs,) = serve_config("gpu-pool")["applications"], plain["applications"]
-    for key in ("name", "route_prefix", "import_path", "deployments"):
+    for key in ("name", "route_prefix", "import_path"):
         assert ours[key] == theirs[key]
+    (ours,), (theirs,) = ours["deployments"], theirs["deployments"]
+    assert ours == {**theirs, "user_config": {**theirs["user_config"], "await_release": True}}
 
 
 @pytest.fixture
@@ -96,6 +99,7 @@ def folder() -> Iterator[Path]:
 @isolated
 @pytest.mark.integration
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("site", "sets", "deployments"),
     [
@@ -107,34 +111,35 @@ def test_a_real_ray_takes_it_and_answers(
     site: str, sets: tuple[str, ...], deployments: list[str], folder: Path, tmp_path: Path
 ) -> None:
     bundle = tiny_bundle(tmp_path / "bundle")
-    here = (
-        *sets,
-        f"serve.bundle={bundle}",
-        "serve.settings.ingress_min_replicas=1",
-        "serve.settings.ingress_num_cpus=1",
-    )
+    here = (*sets, "serve.settings.ingress_min_replicas=1", "serve.settings.ingress_num_cpus=1")
     found = objects(site, *here)
     (folder / "serve.yaml").write_text(yaml.safe_dump(serve_config(site, *here)))
     (service,) = of_kind(found, "RayService")
     key, digest = new_key()
     (folder / "keys").write_text(key_line("shop", digest))
+    registry = f"sqlite:///{folder}/mlflow.db"
+    assert mlflow.MlflowClient(registry, registry).search_registered_models() == []
     environment = {
         **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "HOME": str(folder),
         "PYTHONPATH": str(ROOT), "VLM_API_KEYS_FILE": str(folder / "keys"), "CALLER_KEY": key,
+        "MLFLOW_TRACKING_URI": registry,
     }  # fmt: skip
     told = environment_of(service)
     assert told.get("RAY_SERVE_ENABLE_HA_PROXY") == ("1" if site == "gpu-pool" else None)
     if told.get("RAY_SERVE_ENABLE_HA_PROXY"):
         environment |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "HA_PROXY": "1"}
     probes = probes_of(found)
-    driver = f'ip link set lo up && exec "{sys.executable}" -m tests.deploy.serve_driver "$0" "$1" "$2"'
+    driver = f'ip link set lo up && exec "{sys.executable}" -m tests.deploy.serve_driver "$0" "$1" "$2" "$3"'
     with (folder / "output").open("w") as output:
         done = subprocess.run(
-            [*ISOLATED, "bash", "-c", driver, str(folder / "serve.yaml"), json.dumps(sorted(probes)), str(folder)],
-            cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, timeout=280, check=False,
+            [*ISOLATED, "bash", "-c", driver, str(folder / "serve.yaml"), str(bundle), json.dumps(sorted(probes)),
+             str(folder)],
+            cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, timeout=500, check=False,
         )  # fmt: skip
     assert done.returncode == 0, (folder / "output").read_text()[-3000:]
     seen = json.loads((folder / "seen.json").read_text())
+    assert seen["ready_before"] == 503
+    assert seen["args"] == serve_config(site, *here)["applications"][0]["args"]
     assert seen["without_key"] == 401
     assert seen["answer"]["captions"][0]["text"]
     assert seen["answer"]["model"]["version"] == open_bundle(bundle).version

@@ -7,6 +7,7 @@
 {{/* Of every pod of ours. */}}
 {{- define "vlm.environment" -}}
 HOME: /tmp
+USER: vlm # the number has no name in the image
 DO_NOT_TRACK: "true"
 MLFLOW_DISABLE_TELEMETRY: "true"
 MLFLOW_TRACKING_URI: {{ printf "http://%s-mlflow:5000" (include "vlm.name" .) | quote }}
@@ -26,12 +27,13 @@ AWS_DEFAULT_REGION: {{ . | quote }}
 
 {{/* Of Dagster's pods and of trainings besides. */}}
 {{- define "vlm.dagsterEnvironment" -}}
-DAGSTER_HOME: /app/dagster_home
+DAGSTER_HOME: {{ .Values.dagster.home | quote }}
 VLM_STORE: {{ .Values.store.uri | default "/shared/store" | quote }}
 VLM_CACHE: /shared/cache
-VLM_PRESET: {{ .Values.dagster.preset | quote }}
+VLM_PRESET: {{ printf "%s/presets/%s.yaml" .Values.dagster.home .Values.dagster.preset | quote }}
 VLM_SERVE_ADDRESS: {{ printf "http://%s-captioner-head-svc:8265" (include "vlm.name" .) | quote }}
 VLM_SERVE_URL: {{ printf "http://%s-captioner-serve-svc:8000" (include "vlm.name" .) | quote }}
+VLM_SERVE_FROM: registry # serving's pods do not see the store
 {{- if .Values.training.rayJob }}
 VLM_RAY_JOB: /app/ray-job/job.yaml
 {{- end }}
@@ -61,7 +63,7 @@ VLM_RAY_JOB: /app/ray-job/job.yaml
 {{- define "vlm.dagsterMounts" -}}
 - {name: temporary, mountPath: /tmp}
 - {name: shared, mountPath: /shared}
-- {name: instance, mountPath: /app/dagster_home/dagster.yaml, subPath: dagster.yaml, readOnly: true}
+- {name: instance, mountPath: {{ printf "%s/dagster.yaml" .Values.dagster.home | quote }}, subPath: dagster.yaml, readOnly: true}
 {{- if .Values.training.rayJob }}
 - {name: ray-job, mountPath: /app/ray-job, readOnly: true}
 {{- end }}
@@ -84,7 +86,7 @@ run_launcher:
     job_namespace: {{ .Release.Namespace | quote }}
     service_account_name: {{ printf "%s-runs" (include "vlm.name" .) | quote }}
     load_incluster_config: true
-    dagster_home: /app/dagster_home
+    dagster_home: {{ .Values.dagster.home | quote }}
     instance_config_map: {{ printf "%s-dagster" (include "vlm.name" .) | quote }}
     image_pull_policy: {{ .Values.images.pullPolicy }}
 {{- with .Values.images.pullSecrets }}
@@ -161,4 +163,5 @@ applications:
       - name: Captioner
         user_config:
           bundle: {{ .Values.serve.bundle | quote }}
+          await_release: true # before the first one, replicas answer 503
 {{- end }}
