@@ -26,7 +26,7 @@ def test_it_packages_with_its_rules(tmp_path: Path) -> None:
     assert package.name == f"vlm-captioning-{project['version']}.tgz"
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == project["version"]
     listed = subprocess.run(["tar", "tzf", package], capture_output=True, text=True, check=True).stdout
-    assert "vlm-captioning/files/rules/captioner.yml" in listed
+    assert all(f"vlm-captioning/files/rules/{file.name}" in listed for file in (CHART / "files" / "rules").iterdir())
 
 
 @pytest.mark.parametrize(

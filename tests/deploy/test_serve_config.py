@@ -123,6 +123,7 @@ def test_a_real_ray_takes_it_and_answers(
         **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "HOME": str(folder),
         "PYTHONPATH": str(ROOT), "VLM_API_KEYS_FILE": str(folder / "keys"), "CALLER_KEY": key,
         "MLFLOW_TRACKING_URI": registry,
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # a busy machine takes its time
     }  # fmt: skip
     told = environment_of(service)
     assert told.get("RAY_SERVE_ENABLE_HA_PROXY") == ("1" if site == "gpu-pool" else None)
