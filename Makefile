@@ -45,6 +45,18 @@ $(DVC): tools/dvc-constraints.txt tools/install_dvc.sh | $(MAIN)
 dvc: $(DVC) ## install DVC into .venv-dvc, an environment of its own
 	@echo "ready: .venv-dvc/bin/dvc"
 
+HELM := .venv-helm/.installed
+$(HELM): tools/install_helm.sh | $(MAIN)
+	@tools/install_helm.sh
+	@touch $@
+
+.PHONY: helm-check
+helm-check: $(DEV) $(HELM) ## the Kubernetes chart: lint, schemas, policies, its Serve config on a real Ray
+	$(PYTEST) tests/deploy
+
+.PHONY: deploy-check
+deploy-check: helm-check ## everything of deploy/ that can be checked in 20 minutes
+
 .PHONY: demo
 demo: $(MAIN) ## the whole chain on the embedded pictures, ten captions over HTTP, a summary
 	@$(PY) -m vlm_assets demo

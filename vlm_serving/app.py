@@ -16,7 +16,7 @@ from ray import serve
 
 from vlm_serving.config import ServingConfig
 from vlm_serving.engine import LocalEngine
-from vlm_serving.errors import BundleError, ServingError
+from vlm_serving.errors import BundleError, NotRegisteredError, ServingError
 from vlm_serving.exchange import CaptionJob, EngineState, JobResult
 from vlm_serving.model_shelf import OpenModel
 from vlm_serving.prometheus_meters import PrometheusMeters
@@ -56,6 +56,7 @@ class ModelReplica:
         Requests are answered by the old model meanwhile. The first bundle of a replica must load: raising keeps the
         replica out of traffic and tells Serve why. A later one that cannot be used leaves the old one serving, because
         raising would make Serve kill a replica that works; /readyz and the log tell of it, and `deploy` reads it there.
+        With `await_release`, a replica also starts while the registry has no such model yet: in a new installation.
         """
         bundle, version = str(user_config.get("bundle", "")), str(user_config.get("version", ""))
         if not bundle:
@@ -63,8 +64,9 @@ class ModelReplica:
         models = {**self.config.models, **user_config.get("models", {})}
         try:
             await asyncio.to_thread(self.engine.put_models, bundle, version, models)
-        except BundleError:
-            if not self.engine.slot.version:
+        except BundleError as error:
+            awaited = user_config.get("await_release", False) and isinstance(error, NotRegisteredError)
+            if not self.engine.slot.version and not awaited:
                 raise
 
     async def caption(self, job: CaptionJob) -> JobResult | ServingError | TimeoutError:

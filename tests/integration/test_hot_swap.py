@@ -7,13 +7,14 @@ import pytest
 
 from tests.integration.test_serving import STOP_S, start, wait_for_address
 from tests.unit.vlm_assets.release.place import REASON, Place
+from vlm_assets.errors import DeployError
 from vlm_assets.release.deploy import ServeResource
 from vlm_assets.release.jobs import promote, rollback
 from vlm_assets.resources import StoreResource, TrackerResource
 from vlm_serving.__main__ import main
 from vlm_serving.bundle_source import local_bundle, pin_bundle
 from vlm_serving.client import CaptionClient
-from vlm_serving.errors import BundleError
+from vlm_serving.errors import BundleError, NotRegisteredError
 
 pytestmark = pytest.mark.integration
 
@@ -43,6 +44,13 @@ def test_the_running_application_follows_the_ledger(tmp_path: Path, monkeypatch:
             rollback.execute_in_process(run_config=config, resources=resources, instance=instance)
         assert client.model_version() == place.bundles[0] == place.alias()
         place.promote(2)  # of which Serve is not told
+        monkeypatch.setenv("VLM_SERVE_FROM", "registry")
+        with pytest.raises(
+            DeployError, match=f"MLflow's champion is bundle {place.bundles[2]}, and {place.bundles[0]}"
+        ):
+            resources["serve"].deploy(first, place.bundles[0], print)
+        third = place.store.directory(place.models[2]) / "bundle"
+        assert resources["serve"].deploy(third, place.bundles[2], print).model_version == place.bundles[2]
         assert main(["deploy", "models:/captioner@champion", "--dashboard", address["dashboard_url"]]) == 0
         assert client.model_version() == place.bundles[2] == place.alias()
         assert [path.name for path in (tmp_path / "cache").iterdir()] == [place.bundles[2]]
@@ -70,8 +78,9 @@ def test_a_registry_that_cannot_tell_is_one_clear_error(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(folder=tmp_path))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(BundleError, match=text):
+    with pytest.raises(BundleError, match=text) as error:
         pin_bundle("models:/captioner@champion")
+    assert isinstance(error.value, NotRegisteredError) == uri.startswith("sqlite")  # that one answers
 
 
 def test_a_bundle_gone_from_the_store_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

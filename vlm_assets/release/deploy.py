@@ -65,9 +65,30 @@ def _deploy_standing(address: str, bundle: Path, version: str, timeout_s: float)
     from vlm_serving.errors import ServingError
 
     try:
-        deploy(address, bundle, version, timeout_s=timeout_s)
+        deploy(address, _seen_by_replicas(bundle, version), version, timeout_s=timeout_s)
     except (ServingError, OSError) as error:
         raise DeployError(f"Ray Serve at {address} did not take bundle {version}: {error}") from error
+
+
+def _seen_by_replicas(bundle: Path, version: str) -> str:
+    """The bundle's directory; or, by VLM_SERVE_FROM=registry, the champion's number in MLflow, for replicas that see no
+    directory of ours.
+    """
+    where = os.environ.get("VLM_SERVE_FROM") or "directory"
+    if where == "directory":
+        return str(bundle)
+    if where != "registry":
+        raise DeployError(f"VLM_SERVE_FROM is {where!r}; it takes directory or registry.")
+    from vlm_assets.training.model_registry import CHAMPION_ALIAS, MODEL_NAME
+    from vlm_serving.bundle_source import pin_bundle
+
+    pinned = pin_bundle(f"models:/{MODEL_NAME}@{CHAMPION_ALIAS}")
+    if pinned.version != version:
+        raise DeployError(
+            f"MLflow's champion is bundle {pinned.version}, and {version} is to be deployed: the alias has moved "
+            f"meanwhile. Materialize serving_app again, or: python -m vlm_assets promote {version} --reason alias"
+        )
+    return pinned.source
 
 
 @contextmanager

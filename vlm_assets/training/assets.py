@@ -14,6 +14,7 @@ from vlm_assets.training.base_on_demand import base_metadata, build_base
 from vlm_assets.training.checks import LOSS_FELL, SEVERITY, loss_fell
 from vlm_assets.training.config import BaseModelConfig, FinetuneConfig
 from vlm_assets.training.finetune import CURVES, SUMMARY, Inputs, write_candidate
+from vlm_assets.training.ray_job import ray_job_template
 from vlm_assets.training.ray_submit import train_on_ray
 
 GROUP = "training"
@@ -77,7 +78,7 @@ def finetuned_model(
             inputs = Inputs(*(opened.directory(ref) for ref in (base_model, tokenized_shards, raw_dataset)))
             lineage_of_run = lineage | {"dagster_run": context.run_id, f"{run.kind}_run": run.run_id}
             work = (draft.path, inputs, config, lineage_of_run, opened.scratch(recipe))
-            if config.workers > 1:
+            if config.workers > 1 or ray_job_template():
                 summary, checked = train_on_ray(context, *work, _metric(run))
                 checks.extend(checked)
             else:
