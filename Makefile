@@ -52,6 +52,10 @@ demo: $(MAIN) ## the whole chain on the embedded pictures, ten captions over HTT
 up: $(MAIN) ## Dagster UI and daemon, MLflow and Ray Serve in this terminal; Ctrl-C stops all
 	@$(PY) -m vlm_assets up
 
+.PHONY: doctor
+doctor: $(MAIN) ## what is wrong with this deployment, and what to do about it
+	@$(PY) -m vlm_assets doctor
+
 .PHONY: test
 test: $(DEV) $(DVC) ## the whole suite: unit, integration and browser
 	$(PYTEST) -m "not slow"
