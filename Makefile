@@ -176,6 +176,8 @@ deploy-check: ci-check airflow-test ## everything of deploy/ that can be checked
 # A release: REGISTRY (host/owner) and VERSION (vX.Y.Z, the tag). docker, trivy, cosign, helm and gh are the machine's.
 IMAGES = $(patsubst deploy/docker/%.Dockerfile,%,$(wildcard deploy/docker/*.Dockerfile))
 NUMBER = $(VERSION:v%=%)
+# an owner's name may have capitals, an image's may not
+PLACE = $(shell echo '$(REGISTRY)' | tr A-Z a-z)
 
 .PHONY: release-notes
 release-notes: ## this version's part of CHANGELOG.md into release-notes.md
@@ -185,28 +187,28 @@ release-notes: ## this version's part of CHANGELOG.md into release-notes.md
 images: ## build the images of deploy/docker
 	@test -n "$(IMAGES)" || { echo "deploy/docker holds no Dockerfile" >&2; exit 1; }
 	for image in $(IMAGES); do \
-	    docker build -f "deploy/docker/$$image.Dockerfile" -t "$(REGISTRY)/vlm-$$image:$(NUMBER)" \
+	    docker build -f "deploy/docker/$$image.Dockerfile" -t "$(PLACE)/vlm-$$image:$(NUMBER)" \
 	        --build-arg VERSION="$(NUMBER)" --build-arg REVISION="$$(git rev-parse HEAD)" .; \
 	done
 
 .PHONY: images-scan
 images-scan: ## refuse images with serious vulnerabilities that have a fix
 	for image in $(IMAGES); do \
-	    trivy image --exit-code 1 --severity HIGH,CRITICAL --ignore-unfixed "$(REGISTRY)/vlm-$$image:$(NUMBER)"; \
+	    trivy image --exit-code 1 --severity HIGH,CRITICAL --ignore-unfixed "$(PLACE)/vlm-$$image:$(NUMBER)"; \
 	done
 
 .PHONY: registry-login
 registry-login: ## log in to the registry as REGISTRY_USER with REGISTRY_TOKEN
-	@printf '%s' "$$REGISTRY_TOKEN" | docker login "$(firstword $(subst /, ,$(REGISTRY)))" -u "$$REGISTRY_USER" --password-stdin
+	@printf '%s' "$$REGISTRY_TOKEN" | docker login "$(firstword $(subst /, ,$(PLACE)))" -u "$$REGISTRY_USER" --password-stdin
 
 .PHONY: images-push
 images-push: ## push the images
-	for image in $(IMAGES); do docker push "$(REGISTRY)/vlm-$$image:$(NUMBER)"; done
+	for image in $(IMAGES); do docker push "$(PLACE)/vlm-$$image:$(NUMBER)"; done
 
 .PHONY: images-sign
 images-sign: ## sign what was pushed, by its digest: with COSIGN_KEY, or as the CI's own identity
 	for image in $(IMAGES); do \
-	    digest=$$(docker inspect --format '{{index .RepoDigests 0}}' "$(REGISTRY)/vlm-$$image:$(NUMBER)"); \
+	    digest=$$(docker inspect --format '{{index .RepoDigests 0}}' "$(PLACE)/vlm-$$image:$(NUMBER)"); \
 	    cosign sign --yes $${COSIGN_KEY:+--key "$$COSIGN_KEY"} "$$digest"; \
 	done
 
@@ -216,7 +218,7 @@ chart: ## package the Helm chart as this version
 
 .PHONY: chart-push
 chart-push: ## push the packaged chart
-	helm push "dist/vlm-captioning-$(NUMBER).tgz" "oci://$(REGISTRY)/charts"
+	helm push "dist/vlm-captioning-$(NUMBER).tgz" "oci://$(PLACE)/charts"
 
 .PHONY: release-publish
 release-publish: ## the page of the release, with its notes
