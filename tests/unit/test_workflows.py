@@ -79,7 +79,8 @@ def test_every_lock_file_is_watched():
     watched = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
     ecosystems = {one["package-ecosystem"]: one for one in watched}
     assert set(ecosystems) == {"pip", "github-actions", "docker"}
-    listed = {file.parent for file in ROOT.glob("**/*constraints.txt") if ".venv" not in str(file)}
+    patterns = ("*constraints.txt", "tools/*constraints.txt", "deploy/**/*constraints.txt")
+    listed = {file.parent for pattern in patterns for file in ROOT.glob(pattern)}
     assert {f"/{path.relative_to(ROOT)}".replace("/.", "/") for path in listed} <= set(ecosystems["pip"]["directories"])
     assert all(one["cooldown"]["default-days"] >= 7 for one in watched)
 

@@ -36,7 +36,8 @@ def _is_mlflow(url: str) -> bool:
     return answer is not None and answer.status_code == 200 and answer.text.strip() == "OK"
 
 
-def _is_serve(url: str) -> bool:
+def is_serve(url: str) -> bool:
+    """Whether Ray Serve's proxy listens at this address."""
     answer = _get(f"{url}/-/healthz")
     return answer is not None and answer.text.strip() == "success"
 
@@ -49,7 +50,7 @@ def _is_ray(url: str) -> bool:
 _PROOFS: dict[str, Callable[[str], bool]] = {
     "VLM_PORT_UI": _is_dagster,
     "VLM_PORT_MLFLOW": _is_mlflow,
-    "VLM_PORT_SERVE": _is_serve,
+    "VLM_PORT_SERVE": is_serve,
     "VLM_PORT_RAY_DASHBOARD": _is_ray,
 }
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 
 from vlm_assets.cli.services import is_remote, tracking_uri
+from vlm_assets.cli.settings import HOST
 from vlm_assets.doctor.finding import Finding, State, ok
-from vlm_assets.doctor.ports import TIMEOUT_S, json_of
+from vlm_assets.doctor.ports import TIMEOUT_S, is_serve, json_of
 
 CLOCK_LIMIT_S = 60.0  # S3 refuses at 15 min; a minute is already no clock that anything keeps
 
@@ -62,13 +63,17 @@ def _sqlite(file: Path) -> Finding:
 
 
 def serving(environment: Mapping[str, str], champion_version: str) -> list[Finding]:
-    """The standing Ray Serve at VLM_SERVE_ADDRESS, and that it answers with the ledger's champion."""
+    """The standing Ray Serve, and that it answers with the ledger's champion.
+
+    It is the one at VLM_SERVE_ADDRESS or, beside `make up` in another terminal, the one on the port of `make up`.
+    """
     from vlm_serving.deploying import auth_headers
 
     address = environment.get("VLM_SERVE_ADDRESS", "").rstrip("/")
     if not address:
-        found = "no standing Ray Serve is named (VLM_SERVE_ADDRESS)"
-        return [Finding(State.ABSENT, "Ray", found)]
+        ray = Finding(State.ABSENT, "Ray", "no standing Ray Serve is named (VLM_SERVE_ADDRESS)")
+        here = f"http://{HOST}:{environment.get('VLM_PORT_SERVE') or 8000}"
+        return [ray, _served(here, champion_version)] if is_serve(here) else [ray]
     try:
         answer = httpx.get(f"{address}/api/version", headers=auth_headers(), timeout=TIMEOUT_S, trust_env=False)
     except httpx.HTTPError as error:
