@@ -106,7 +106,7 @@ def daemon() -> Finding:
     age_s = time.time() - max(beat.timestamp for beat in beats.values())
     errors = [f"{name}: {beat.errors[0].message.strip()}" for name, beat in beats.items() if beat.errors]
     if age_s > 300:
-        return Finding(State.WARN, "daemon", f"silent for {_age(age_s)}", "make up starts it; see logs/dagster.log.")
+        return Finding(State.WARN, "daemon", f"silent for {_age(age_s)}", "make up starts it; see its dagster.log.")
     if errors:
         return Finding(State.WARN, "daemon", "; ".join(errors), "See the daemon's page in the Dagster UI.")
     return ok("daemon", f"heartbeat {_age(age_s)} ago")
