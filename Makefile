@@ -10,6 +10,8 @@ MAIN := .venv/.main-installed
 DEV := .venv/.dev-installed
 DVC := .venv-dvc/.installed
 MONITORING := .monitoring/.unpacked
+CI := .venv-ci/.installed
+AIRFLOW := .venv-airflow/.installed
 INSTALL := tools/install.sh
 export PYTHON
 # The instance that the demo writes and the UI shows; set DAGSTER_HOME yourself for another one.
@@ -56,6 +58,13 @@ helm-check: $(DEV) $(HELM) ## the Kubernetes chart: lint, schemas, policies, its
 
 .PHONY: deploy-check
 deploy-check: helm-check ## everything of deploy/ that can be checked in 20 minutes
+$(CI): tools/ci-constraints.txt tools/install_ci_tools.sh | $(MAIN)
+	@tools/install_ci_tools.sh
+	@touch $@
+
+$(AIRFLOW): deploy/airflow/constraints.txt tools/install_airflow.sh | $(MAIN)
+	@tools/install_airflow.sh
+	@touch $@
 
 .PHONY: demo
 demo: $(MAIN) ## the whole chain on the embedded pictures, ten captions over HTTP, a summary
@@ -79,11 +88,25 @@ dashboards: $(DEV) ## write Grafana's dashboards from deploy/grafana/panels.py
 
 .PHONY: test
 test: $(DEV) $(DVC) $(MONITORING) ## the whole suite: unit, integration and browser
+.PHONY: doctor
+doctor: $(MAIN) ## what is wrong with this deployment, and what to do about it
+	@$(PY) -m vlm_assets doctor
+
+.PHONY: test
+test: $(DEV) $(DVC) $(CI) ## the whole suite: unit, integration and browser
 	$(PYTEST) -m "not slow"
 
 .PHONY: test-fast
 test-fast: $(DEV) ## unit tests only
 	$(PYTEST) tests/unit
+
+.PHONY: test-integration
+test-integration: $(DEV) $(DVC) ## a part of the integration tests: make test-integration PART=data
+	$(PYTEST) -m "not slow" tests/integration/$(PART)
+
+.PHONY: test-browser
+test-browser: $(DEV) ## the tests that drive a browser
+	$(PYTEST) tests/browser
 
 .PHONY: test-slow
 test-slow: $(DEV) $(DVC) $(MONITORING) ## the tests that take minutes each
@@ -155,6 +178,81 @@ soak: $(DEV) ## a server at 80 % load, the slope of its memory: make soak MINUTE
 .PHONY: bench-drift
 bench-drift: $(DEV) ## false alarms and power of the drift test
 	$(PY) -m tests.benchmarks.bench_drift
+
+.PHONY: bench-regression
+bench-regression: $(DEV) ## the data stage's figures, quickly, beside those of tests/benchmarks/baseline
+	OMP_NUM_THREADS=1 $(PY) -W ignore -m tests.benchmarks.bench_data --quick
+	$(PY) tools/compare_benchmarks.py tests/benchmarks/baseline/bench-data.json bench-data.json $(ARGS)
+
+.PHONY: ci-check
+ci-check: $(DEV) $(CI) ## workflows, Jenkinsfile and Dependabot: syntax, security, the same stages
+	REQUIRE_CI_TOOLS=1 $(PYTEST) tests/unit/test_workflows.py tests/integration/test_ci_tools.py
+
+.PHONY: airflow-test
+airflow-test: $(DEV) $(AIRFLOW) ## the retraining DAG in a real Airflow against a real Dagster
+	$(PYTEST) tests/integration/airflow
+
+.PHONY: audit
+audit: $(CI) ## known vulnerabilities of the locked versions; asks PyPI
+	.venv-ci/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+# What is there to check is checked: each of these exists as soon as its folder of deploy/ does.
+.PHONY: deploy-check
+deploy-check: ci-check airflow-test ## everything of deploy/ that can be checked in 20 minutes
+	@for target in helm-check compose-check; do \
+	    if grep -q "^$$target:" Makefile; then $(MAKE) "$$target"; fi; \
+	done
+
+# A release: REGISTRY (host/owner) and VERSION (vX.Y.Z, the tag). docker, trivy, cosign, helm and gh are the machine's.
+IMAGES = $(patsubst deploy/docker/%.Dockerfile,%,$(wildcard deploy/docker/*.Dockerfile))
+NUMBER = $(VERSION:v%=%)
+# an owner's name may have capitals, an image's may not
+PLACE = $(shell echo '$(REGISTRY)' | tr A-Z a-z)
+
+.PHONY: release-notes
+release-notes: ## this version's part of CHANGELOG.md into release-notes.md
+	python3 tools/release_notes.py "$(VERSION)" > release-notes.md
+
+.PHONY: images
+images: ## build the images of deploy/docker
+	@test -n "$(IMAGES)" || { echo "deploy/docker holds no Dockerfile" >&2; exit 1; }
+	for image in $(IMAGES); do \
+	    docker build -f "deploy/docker/$$image.Dockerfile" -t "$(PLACE)/vlm-$$image:$(NUMBER)" \
+	        --build-arg VERSION="$(NUMBER)" --build-arg REVISION="$$(git rev-parse HEAD)" .; \
+	done
+
+.PHONY: images-scan
+images-scan: ## refuse images with serious vulnerabilities that have a fix
+	for image in $(IMAGES); do \
+	    trivy image --exit-code 1 --severity HIGH,CRITICAL --ignore-unfixed "$(PLACE)/vlm-$$image:$(NUMBER)"; \
+	done
+
+.PHONY: registry-login
+registry-login: ## log in to the registry as REGISTRY_USER with REGISTRY_TOKEN
+	@printf '%s' "$$REGISTRY_TOKEN" | docker login "$(firstword $(subst /, ,$(PLACE)))" -u "$$REGISTRY_USER" --password-stdin
+
+.PHONY: images-push
+images-push: ## push the images
+	for image in $(IMAGES); do docker push "$(PLACE)/vlm-$$image:$(NUMBER)"; done
+
+.PHONY: images-sign
+images-sign: ## sign what was pushed, by its digest: with COSIGN_KEY, or as the CI's own identity
+	for image in $(IMAGES); do \
+	    digest=$$(docker inspect --format '{{index .RepoDigests 0}}' "$(PLACE)/vlm-$$image:$(NUMBER)"); \
+	    cosign sign --yes $${COSIGN_KEY:+--key "$$COSIGN_KEY"} "$$digest"; \
+	done
+
+.PHONY: chart
+chart: ## package the Helm chart as this version
+	helm package deploy/helm/vlm-captioning --version "$(NUMBER)" --app-version "$(NUMBER)" --destination dist
+
+.PHONY: chart-push
+chart-push: ## push the packaged chart
+	helm push "dist/vlm-captioning-$(NUMBER).tgz" "oci://$(PLACE)/charts"
+
+.PHONY: release-publish
+release-publish: ## the page of the release, with its notes
+	gh release create "$(VERSION)" --verify-tag --title "$(VERSION)" --notes-file release-notes.md
 
 .PHONY: clean-state
 clean-state: ## remove every run, artifact and log of dagster_home; presets and dagster.yaml stay

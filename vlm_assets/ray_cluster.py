@@ -24,7 +24,7 @@ def connected(address: str, otherwise: str) -> Iterator[None]:
         yield
         return
     try:
-        _knock(address)  # Ray itself would try for minutes
+        knock(address)  # Ray itself would try for minutes
         ray.init(address=address or "auto", log_to_driver=False, configure_logging=False)
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
@@ -55,7 +55,7 @@ def connected_or_local(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def knock(address: str) -> None:
     """Raise OSError if nobody listens at `host:port`; other forms of address are Ray's to judge."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():

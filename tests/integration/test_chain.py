@@ -134,3 +134,19 @@ def test_a_selection_string_still_selects() -> None:
 
     defs = dg.Definitions(assets=assets, jobs=[dg.define_asset_job("j", "*")], resources=local_resources())
     assert len(defs.resolve_job_def("j").asset_layer.executable_asset_keys) == len(assets)
+
+
+def test_the_notebook_shows_shards_captions_errors_and_drift_of_this_home(home: Path) -> None:
+    environment = {**os.environ, "DAGSTER_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "-m", "tests.notebook", str(ROOT / "docs" / "explore.ipynb")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    cells = [json.loads(line) for line in done.stdout.splitlines()]
+    champion = Ledger(Store(home / "store")).champion()
+    assert champion is not None and cells[0]["value"] == champion.bundle_version
+    told = "\n".join(cell["value"] or "" for cell in cells)
+    assert all(word in told for word in ("train", "pictures", "most_frequent", "score_cider", "not enough traffic"))
+    figures = [figure for cell in cells for figure in cell["figures"]]
+    assert len(figures) == 5
+    assert all(sum(drawn) > 0 for drawn in figures)
+    assert sum(figures[0]) == sum(figures[3]) == 10  # ten pictures of the shards, the ten worst

@@ -1,0 +1,1 @@
+"""What is wrong with this deployment, and what to do about it: one finding per thing looked at."""
