@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("monitoring", help="Prometheus, Alertmanager and exporters beside `up`, until Ctrl-C")
     commands.add_parser("demo", help="the whole chain on the embedded pictures, ten captions over HTTP, a summary")
     commands.add_parser("doctor", help="what is wrong with this deployment, and what to do about it")
+    commands.add_parser("drift-demo", help="drift, corrections, retraining, swap and rollback, seen from end to end")
     commands.add_parser("deploy", help="put the current champion on the Ray Serve at VLM_SERVE_ADDRESS")
     promote = commands.add_parser("promote", help="make a candidate champion against the gate's verdict")
     promote.add_argument("version", help="of a bundle or of a finetuned_model")
@@ -80,6 +81,10 @@ def _command(given: argparse.Namespace) -> Callable[[], int]:
         from vlm_assets.cli.doctor import doctor
 
         return doctor
+    if name == "drift-demo":
+        from vlm_assets.cli.drift_demo import drift_demo
+
+        return drift_demo
     from vlm_assets.cli import champion
 
     if name == "promote":
