@@ -12,6 +12,7 @@ DVC := .venv-dvc/.installed
 MONITORING := .monitoring/.unpacked
 CI := .venv-ci/.installed
 AIRFLOW := .venv-airflow/.installed
+ALIBI := .venv-alibi/.installed
 INSTALL := tools/install.sh
 export PYTHON
 # The instance that the demo writes and the UI shows; set DAGSTER_HOME yourself for another one.
@@ -65,6 +66,17 @@ $(CI): tools/ci-constraints.txt tools/install_ci_tools.sh | $(MAIN)
 $(AIRFLOW): deploy/airflow/constraints.txt tools/install_airflow.sh | $(MAIN)
 	@tools/install_airflow.sh
 	@touch $@
+$(ALIBI): tools/alibi-constraints.txt tools/install_alibi.sh | $(MAIN)
+	@tools/install_alibi.sh
+	@touch $@
+
+.PHONY: alibi
+alibi: $(ALIBI) ## install Alibi Detect into .venv-alibi, an environment of its own
+	@echo "ready: drift_report takes detector: alibi"
+
+.PHONY: test-alibi
+test-alibi: $(DEV) $(ALIBI) ## the test of Alibi Detect as the drift detector, which is skipped elsewhere
+	$(PYTEST) tests/integration/test_alibi.py
 
 .PHONY: demo
 demo: $(MAIN) ## the whole chain on the embedded pictures, ten captions over HTTP, a summary
@@ -180,8 +192,8 @@ soak: $(DEV) ## a server at 80 % load, the slope of its memory: make soak MINUTE
 	$(PY) -W ignore -m tests.load.soak --minutes $(or $(MINUTES),30)
 
 .PHONY: bench-drift
-bench-drift: $(DEV) ## false alarms and power of the drift test
-	$(PY) -m tests.benchmarks.bench_drift
+bench-drift: $(DEV) ## false alarms and power of the drift test on real drawings; run `make demo` first
+	OMP_NUM_THREADS=1 $(PY) -W ignore -m tests.benchmarks.bench_drift $(ARGS)
 
 .PHONY: bench-regression
 bench-regression: $(DEV) ## the data stage's figures, quickly, beside those of tests/benchmarks/baseline
