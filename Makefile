@@ -48,7 +48,6 @@ $(DVC): tools/dvc-constraints.txt tools/install_dvc.sh | $(MAIN)
 dvc: $(DVC) ## install DVC into .venv-dvc, an environment of its own
 	@echo "ready: .venv-dvc/bin/dvc"
 
-HELM := .venv-helm/.installed
 $(HELM): tools/install_helm.sh | $(MAIN)
 	@tools/install_helm.sh
 	@touch $@
@@ -57,8 +56,6 @@ $(HELM): tools/install_helm.sh | $(MAIN)
 helm-check: $(DEV) $(HELM) ## the Kubernetes chart: lint, schemas, policies, its Serve config on a real Ray
 	$(PYTEST) tests/deploy
 
-.PHONY: deploy-check
-deploy-check: helm-check ## everything of deploy/ that can be checked in 20 minutes
 $(CI): tools/ci-constraints.txt tools/install_ci_tools.sh | $(MAIN)
 	@tools/install_ci_tools.sh
 	@touch $@
@@ -66,6 +63,7 @@ $(CI): tools/ci-constraints.txt tools/install_ci_tools.sh | $(MAIN)
 $(AIRFLOW): deploy/airflow/constraints.txt tools/install_airflow.sh | $(MAIN)
 	@tools/install_airflow.sh
 	@touch $@
+
 $(ALIBI): tools/alibi-constraints.txt tools/install_alibi.sh | $(MAIN)
 	@tools/install_alibi.sh
 	@touch $@
@@ -102,14 +100,12 @@ monitoring: $(MAIN) $(MONITORING) ## Prometheus, Alertmanager and exporters besi
 dashboards: $(DEV) ## write Grafana's dashboards from deploy/grafana/panels.py
 	$(PY) -W ignore -m deploy.grafana.make_dashboards
 
-.PHONY: test
-test: $(DEV) $(DVC) $(MONITORING) ## the whole suite: unit, integration and browser
 .PHONY: doctor
 doctor: $(MAIN) ## what is wrong with this deployment, and what to do about it
 	@$(PY) -m vlm_assets doctor
 
 .PHONY: test
-test: $(DEV) $(DVC) $(CI) ## the whole suite: unit, integration and browser
+test: $(DEV) $(DVC) $(CI) $(HELM) $(MONITORING) ## the whole suite: unit, integration and browser
 	$(PYTEST) -m "not slow"
 
 .PHONY: test-fast
@@ -212,12 +208,8 @@ airflow-test: $(DEV) $(AIRFLOW) ## the retraining DAG in a real Airflow against 
 audit: $(CI) ## known vulnerabilities of the locked versions; asks PyPI
 	.venv-ci/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
-# What is there to check is checked: each of these exists as soon as its folder of deploy/ does.
 .PHONY: deploy-check
-deploy-check: ci-check airflow-test ## everything of deploy/ that can be checked in 20 minutes
-	@for target in helm-check compose-check; do \
-	    if grep -q "^$$target:" Makefile; then $(MAKE) "$$target"; fi; \
-	done
+deploy-check: ci-check helm-check airflow-test compose-check ## everything of deploy/ that can be checked in 20 minutes
 
 # A release: REGISTRY (host/owner) and VERSION (vX.Y.Z, the tag). docker, trivy, cosign, helm and gh are the machine's.
 IMAGES = $(patsubst deploy/docker/%.Dockerfile,%,$(wildcard deploy/docker/*.Dockerfile))
@@ -269,6 +261,14 @@ chart-push: ## push the packaged chart
 .PHONY: release-publish
 release-publish: ## the page of the release, with its notes
 	gh release create "$(VERSION)" --verify-tag --title "$(VERSION)" --notes-file release-notes.md
+
+.PHONY: two-host-test
+two-host-test: $(DEV) ## preparation, training and serving on a Ray of two hosts (network namespaces); one is cut off (root)
+	$(PYTEST) -s tests/integration/test_two_hosts.py
+
+.PHONY: bench-scaling
+bench-scaling: $(DEV) ## what a picture costs at each stage, and what millions need; writes docs/scaling.md
+	$(PY) -W ignore -m tests.benchmarks.bench_scaling --measure
 
 .PHONY: clean-state
 clean-state: ## remove every run, artifact and log of dagster_home; presets and dagster.yaml stay
