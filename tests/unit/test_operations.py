@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from vlm_assets.cli.bootstrap import prepare_instance
 from vlm_assets.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,9 +64,11 @@ def test_every_link_leads_somewhere():
 
 
 @pytest.mark.integration
-def test_marked_blocks_run(tmp_path: Path):
+def test_marked_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     blocks = re.findall(r"^<!-- run -->\n```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert blocks
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    prepare_instance(tmp_path)
     environment = {
         **os.environ,
         "DAGSTER_HOME": str(tmp_path),
