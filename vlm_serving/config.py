@@ -94,6 +94,9 @@ class ServingConfig(BaseModel):
     ingress_target_ongoing_requests: float = Field(
         32, gt=0, description="Requests per ingress replica that autoscaling aims at."
     )
+    max_replicas_per_node: int = Field(
+        0, ge=0, le=100, description="Replicas of a deployment on one machine; 1: no machine has them all. 0: any."
+    )
     upscale_delay_s: float = Field(10, ge=0, description="How long load must be high before replicas are added.")
     downscale_delay_s: float = Field(300, ge=0, description="How long load must be low before replicas go.")
     max_surge_percent: int = Field(
@@ -219,6 +222,7 @@ class ServingConfig(BaseModel):
             "backpressure_config": {"status_code": 503, "retry_after_s": 2},
             "graceful_shutdown_timeout_s": self.graceful_shutdown_timeout_s,
             "graceful_shutdown_wait_loop_s": 0.1,
+            **({"max_replicas_per_node": self.max_replicas_per_node} if self.max_replicas_per_node else {}),
             "max_constructor_retry_count": 2,  # a bundle that does not load will not load at the twentieth try either
             "health_check_period_s": self.health_check_period_s,
             "health_check_timeout_s": self.health_check_timeout_s,

@@ -78,6 +78,14 @@ def test_models_and_ingress_scale_by_their_own_settings() -> None:
     assert (models["max_ongoing_requests"], ingress["max_ongoing_requests"]) == (16, 80)
 
 
+def test_replicas_are_kept_apart_only_if_asked() -> None:
+    together, apart = ServingConfig.model_validate({}), ServingConfig.model_validate({"max_replicas_per_node": 1})
+    for options in (together.deployment_options({}), together.ingress_options()):
+        assert "max_replicas_per_node" not in options
+    for options in (apart.deployment_options({}), apart.ingress_options()):
+        assert options["max_replicas_per_node"] == 1
+
+
 def test_a_replica_takes_in_two_batches_and_what_it_scales_by_or_what_is_set() -> None:
     def taken_in(**settings: object) -> int:
         return ServingConfig(**settings).deployment_options({})["max_ongoing_requests"]
