@@ -35,9 +35,9 @@ QUICK_TO_NOTICE = {
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "3000",
-    "RAY_health_check_failure_threshold": "4",
+    "RAY_health_check_failure_threshold": "6",
 }
-WORK_S, NOTICE_S = 240, 120
+WORK_S, NOTICE_S = 400, 120
 
 
 def main(folder: Path) -> None:
