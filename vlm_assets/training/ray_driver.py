@@ -58,6 +58,7 @@ def run(task: dict[str, Any], log: Log, metric: Metric, check: Callable[[Mapping
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from vlm_serving.model import load_model
 
@@ -66,7 +67,9 @@ def run(task: dict[str, Any], log: Log, metric: Metric, check: Callable[[Mapping
     _connect(task["address"], config.workers)
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0))
-        queue = Queue()
+        # on this machine, which the training cannot outlive: lost with another one, it would take every restart with it
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         trainer = TorchTrainer(
             _worker,
             train_loop_config={**task, "config": _for_workers(config), "queue": queue},
