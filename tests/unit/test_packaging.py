@@ -21,7 +21,8 @@ def locked() -> dict[str, Version]:
 
 
 def requirements() -> list[Requirement]:
-    return [Requirement(line) for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+    extras = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    return [Requirement(line) for line in [*PROJECT["dependencies"], *extras]]
 
 
 def test_every_requirement_is_locked_at_a_version_it_allows():
@@ -71,3 +72,11 @@ def test_the_instance_of_the_project_stays_on_its_machine():
     assert instance["telemetry"] == {"enabled": False}
     assert instance["nux"] == {"enabled": False}
     assert instance["concurrency"]["pools"] == {"default_limit": 1, "granularity": "op"}
+
+
+def test_the_instance_on_postgresql_differs_in_its_storage_only():
+    one_machine = yaml.safe_load((ROOT / "dagster_home" / "dagster.yaml").read_text())
+    postgresql = yaml.safe_load((ROOT / "deploy" / "docker" / "dagster.yaml").read_text())
+    assert set(postgresql.pop("storage")) == {"postgres"}
+    assert one_machine.pop("storage")
+    assert postgresql == one_machine
