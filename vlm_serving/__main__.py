@@ -57,6 +57,10 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="HTTP port, 0 for a free one (default %(default)s)")
     parser.add_argument("--dashboard-port", type=int, default=8265, help="Ray dashboard, 0: free (default %(default)s)")
+    parser.add_argument("--dashboard-host", default="127.0.0.1", help="address of the dashboard (default %(default)s)")
+    parser.add_argument(
+        "--wait-for-bundle", action="store_true", help="start without a model if --bundle is not registered yet"
+    )
     parser.add_argument("--address-file", type=Path, help="written when ready: JSON with addresses, pid, token file")
     parser.add_argument("--request-log", type=Path, help="directory (default VLM_REQUEST_LOG, or DAGSTER_HOME's)")
     parser.add_argument("--num-cpus", type=int, help="CPUs that Ray may use (default: all)")

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from vlm_serving.bundle import SEAL, open_bundle
-from vlm_serving.errors import BundleError
+from vlm_serving.errors import BundleError, NotRegisteredError
 
 REGISTRY = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 MAX_RETRIES = "2"  # MLflow's own 7 take four minutes to say that nobody is there
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model; a model without this alias
 BUNDLE_TAG = "bundle_version"  # of a version in MLflow's registry; written by whoever registers bundles
 
 
@@ -109,7 +110,8 @@ def _registered(source: str) -> tuple[str, str, str]:
             found = client.get_model_version(name, match["number"])
         return name, str(found.version), str(found.tags.get(BUNDLE_TAG, ""))
     except (MlflowException, OSError) as error:
-        raise BundleError(
+        missing = getattr(error, "error_code", "") in ABSENT
+        raise (NotRegisteredError if missing else BundleError)(
             f"MLflow at {uri or mlflow.get_tracking_uri()} cannot tell what {source} is: {_first_line(error)} Set "
             "MLFLOW_TRACKING_URI to the server that has it, or give the bundle's directory."
         ) from error

@@ -24,6 +24,7 @@ ServingError                     500 internal-error
 ├── OverloadedError              503 overloaded              the queue is full; try again later
 ├── NotReadyError                503 not-ready               no model is loaded yet
 ├── BundleError                  500 bad-bundle              a bundle is incomplete, altered or behaves otherwise
+│   └── NotRegisteredError       500 not-registered          MLflow answers, and has no such model
 ├── DeployFailedError            a deployment was not reached or refused; what Serve or the replica said
 ├── SettingsError                settings of the server that cannot be used
 ├── PortInUseError               a port that was asked for is taken
@@ -138,6 +139,12 @@ class CaptionRequestError(ServingError):
         super().__init__(message)
         self.status = status
         self.problem = problem or {}
+
+
+class NotRegisteredError(BundleError):
+    """MLflow answers and has no model of this name, alias or number."""
+
+    slug = "not-registered"
 
 
 class DeployFailedError(ServingError):

@@ -21,11 +21,12 @@ from typing import Any
 
 import psutil
 
-from vlm_serving.bundle_source import pin_bundle
+from vlm_serving.bundle_source import Pinned, pin_bundle
 from vlm_serving.config import ServingConfig
 from vlm_serving.deploying import deploy
 from vlm_serving.errors import ServingError, SettingsError
 from vlm_serving.haproxy import prepare_haproxy
+from vlm_serving.errors import NotRegisteredError, ServingError, SettingsError
 from vlm_serving.images import MEBIBYTE
 from vlm_serving.processes import adopt_orphans, claim_port, descendants, end_descendants
 from vlm_serving.security import read_keys
@@ -55,6 +56,8 @@ class ServerOptions:
     deploy_timeout_s: float = 180.0
     worker_logs: bool = False
     allow_anonymous: bool = False
+    dashboard_host: str = LOOPBACK
+    wait_for_bundle: bool = False  # `bundle` is not registered yet: start without a model, one will be deployed
 
 
 class StopRequested(BaseException):
@@ -66,11 +69,12 @@ def serve_until_stopped(options: ServerOptions, say: Callable[[str], object] = p
 
     Call it in the main thread. Once ready, `address_file` holds http_url, dashboard_url, pid and auth_token_file.
     """
-    pinned = pin_bundle(options.bundle) if options.bundle else None  # a bad bundle is told before Ray starts
-    version = pinned.version if pinned else ""
     require_keys(options)
+    require_token(options)
+    pinned = _pinned(options, say)  # a bad bundle is told before Ray starts
+    version = pinned.version if pinned else ""
     port = claim_port(options.host, options.port, "--port")
-    dashboard_port = claim_port(LOOPBACK, options.dashboard_port, "--dashboard-port")
+    dashboard_port = claim_port(options.dashboard_host, options.dashboard_port, "--dashboard-port")
     if options.address_file:
         options.address_file.unlink(missing_ok=True)  # of a server that was killed
     temp_dir = _make_temp_dir()
@@ -100,16 +104,41 @@ def serve_until_stopped(options: ServerOptions, say: Callable[[str], object] = p
 
 def require_keys(options: ServerOptions) -> None:
     """Raise SettingsError if the whole network could ask without a key and nobody said that it may."""
-    try:
-        local = options.host == "localhost" or ipaddress.ip_address(options.host).is_loopback
-    except ValueError:  # a name of this machine
-        local = False
-    if not (local or options.allow_anonymous or read_keys(ServingConfig.model_validate({}))):
+    if not (_is_loopback(options.host) or options.allow_anonymous or read_keys(ServingConfig.model_validate({}))):
         raise SettingsError(
             f"--host {options.host} lets the network ask, and there are no API keys. Make one with "
             "`python -m vlm_serving new-key NAME`, put its line into a file and set VLM_API_KEYS_FILE to it; or say "
             "--allow-anonymous."
         )
+
+
+def require_token(options: ServerOptions) -> None:
+    """Raise SettingsError if the network could command Ray, or if nobody but this process would know the token."""
+    known = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not _is_loopback(options.dashboard_host) and (os.environ.get("RAY_AUTH_MODE", "token") != "token" or not known):
+        raise SettingsError(
+            f"--dashboard-host {options.dashboard_host} lets the network deploy models and run commands. Set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH), here and for whoever deploys."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name of this machine
+        return False
+
+
+def _pinned(options: ServerOptions, say: Callable[[str], object]) -> Pinned | None:
+    if not options.bundle:
+        return None
+    try:
+        return pin_bundle(options.bundle)
+    except NotRegisteredError as error:
+        if not options.wait_for_bundle:
+            raise
+        say(f"no model yet: {error}")
+        return None
 
 
 def _make_temp_dir() -> Path:
@@ -167,7 +196,7 @@ def _start(options: ServerOptions, port: int, dashboard_port: int, temp_dir: Pat
         address="local",
         num_cpus=options.num_cpus,
         include_dashboard=True,
-        dashboard_host=LOOPBACK,
+        dashboard_host=options.dashboard_host,
         dashboard_port=dashboard_port,
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=options.worker_logs,

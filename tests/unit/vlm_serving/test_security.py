@@ -11,7 +11,7 @@ from tests.tiny import tiny_bundle
 from vlm_serving.config import ServingConfig
 from vlm_serving.errors import SettingsError, UnauthorizedError
 from vlm_serving.security import Bucket, Doorkeeper, hash_of, key_line, new_key, read_keys
-from vlm_serving.server import ServerOptions, require_keys
+from vlm_serving.server import ServerOptions, require_keys, require_token
 
 PICTURE = {"content": GOOD["jpeg"], "headers": {"content-type": "image/jpeg"}}
 SHOP, PARTS = new_key(), new_key()
@@ -163,6 +163,20 @@ def test_a_server_for_the_network_wants_keys(tmp_path: Path, monkeypatch: pytest
         require_keys(ServerOptions(host="0.0.0.0"))
     file.write_text(f"shop {SHOP[1]}\n")
     require_keys(ServerOptions(host="0.0.0.0"))
+
+
+def test_a_dashboard_for_the_network_wants_a_token_that_others_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    require_token(ServerOptions())
+    open_to_all = ServerOptions(dashboard_host="0.0.0.0")
+    with pytest.raises(SettingsError, match=r"--dashboard-host 0\.0\.0\.0 lets the network deploy.*RAY_AUTH_TOKEN"):
+        require_token(open_to_all)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef0123456789abcdef")
+    require_token(open_to_all)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(SettingsError, match="Set RAY_AUTH_MODE=token"):
+        require_token(open_to_all)
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/readyz", "/v1/models", "/nowhere"])
