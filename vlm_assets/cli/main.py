@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from vlm_assets.errors import ConfigError, VlmError
 from vlm_serving.errors import ServingError
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (promote, rollback):
         command.add_argument("--reason", required=True, help="goes into the ledger")
     commands.add_parser("ledger", help="who was champion, since when and why")
+    for name, what in (("backup", "copy the state of this machine into DIR"), ("restore", "put a backup back")):
+        commands.add_parser(name, help=what).add_argument("directory", type=Path, metavar="DIR")
     return run_guarded(_command(parser.parse_args(arguments)))
 
 
@@ -49,6 +52,10 @@ def _command(given: argparse.Namespace) -> Callable[[], int]:
         from vlm_assets.cli.demo import demo
 
         return demo
+    if name in ("backup", "restore"):
+        from vlm_assets.cli.backup import backup, restore
+
+        return lambda: (backup if name == "backup" else restore)(given.directory)
     from vlm_assets.cli import champion
 
     if name == "promote":
