@@ -58,6 +58,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="HTTP port, 0 for a free one (default %(default)s)")
     parser.add_argument("--dashboard-port", type=int, default=8265, help="Ray dashboard, 0: free (default %(default)s)")
     parser.add_argument("--dashboard-host", default="127.0.0.1", help="address of the dashboard (default %(default)s)")
+    parser.add_argument("--metrics-port", type=int, help="where Ray has all replicas' numbers (default: a free one)")
     parser.add_argument(
         "--wait-for-bundle", action="store_true", help="start without a model if --bundle is not registered yet"
     )

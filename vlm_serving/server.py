@@ -57,6 +57,7 @@ class ServerOptions:
     worker_logs: bool = False
     allow_anonymous: bool = False
     dashboard_host: str = LOOPBACK
+    metrics_port: int | None = None  # of Ray's numbers for Prometheus; None: a free one
     wait_for_bundle: bool = False  # `bundle` is not registered yet: start without a model, one will be deployed
 
 
@@ -202,6 +203,7 @@ def _start(options: ServerOptions, port: int, dashboard_port: int, temp_dir: Pat
         log_to_driver=options.worker_logs,
         logging_level=logging.ERROR,
         _temp_dir=str(temp_dir),
+        _metrics_export_port=options.metrics_port,
     )
     http_options: dict[str, Any] = {"host": options.host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S}
     serve.start(proxy_location="HeadOnly", http_options=http_options)

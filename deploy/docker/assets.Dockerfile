@@ -42,7 +42,7 @@ WORKDIR /var/lib/vlm/dagster_home
 USER 10001:10001
 EXPOSE 4000
 # Of the code location, which is what runs if nothing else is asked for; the other processes have their own in compose.
-HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=4 \
+HEALTHCHECK --interval=15s --timeout=10s --start-period=120s --retries=4 \
     CMD ["dagster", "api", "grpc-health-check", "-p", "4000"]
 STOPSIGNAL SIGTERM
 CMD ["dagster", "api", "grpc", "-m", "vlm_assets.definitions", "-h", "0.0.0.0", "-p", "4000"]

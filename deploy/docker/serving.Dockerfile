@@ -38,7 +38,7 @@ WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8000
 # Serve's proxy answers here with or without a model; whether there is one: /readyz.
-HEALTHCHECK --interval=15s --timeout=5s --start-period=90s --retries=4 \
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=4 \
     CMD ["python", "/opt/venv/probe.py", "http://127.0.0.1:8000/-/healthz"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "vlm_serving"]

@@ -1,0 +1,146 @@
+"""deploy/compose.yaml for real: its core comes up, Dagster runs a job, a model is deployed and captions a picture.
+
+Run by `make compose-check`, which builds the images and names the engine (DOCKER_HOST) and compose (VLM_COMPOSE).
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.containers.box import Box, make_box, wait_for
+from tests.tiny import picture_bytes, tiny_bundle
+from vlm_serving.bundle import open_bundle
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+LAUNCH = """mutation($p: ExecutionParams!) { launchRun(executionParams: $p) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
+# run in the container of the code location: the bundle into the store's bucket, and MLflow told that it is champion
+REGISTER = """
+import boto3, mlflow, pathlib, sys
+source, version = pathlib.Path("/tmp/bundle"), sys.argv[1]
+bucket = boto3.resource("s3").Bucket("vlm")
+for file in source.rglob("*"):
+    if file.is_file():
+        bucket.upload_file(str(file), f"check/bundle/{file.relative_to(source).as_posix()}")
+client = mlflow.MlflowClient()
+client.create_registered_model("captioner")
+made = client.create_model_version("captioner", "s3://vlm/check/bundle", tags={"bundle_version": version})
+client.set_registered_model_alias("captioner", "champion", made.version)
+"""
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    compose = os.environ.get("VLM_COMPOSE", "").split()
+    if not compose:
+        pytest.skip("VLM_COMPOSE is not set: run `make compose-check`, which builds the images first")
+    box = make_box(tmp_path_factory.mktemp("box") / "deploy", compose)
+    try:
+        box.run("up", "-d", timeout_s=1200)
+        yield box
+    finally:
+        box.run("down", "-v", "--timeout", "20")
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def container(box: Box, service: str) -> str:
+    return box.run("ps", "-q", service).strip()
+
+
+def caption(box: Box, key: str) -> httpx.Response:
+    return httpx.post(
+        f"{box.address('CAPTIONS_PORT')}/v1/captions",
+        content=picture_bytes(1),
+        headers={"content-type": "image/png", "authorization": f"Bearer {key}"},
+        timeout=60,
+    )
+
+
+def test_every_service_is_healthy_without_root_and_on_loopback(box: Box) -> None:
+    services = ("postgres", "s3", "mlflow", "code-location", "webserver", "daemon", "serving")
+    for service in services:
+        one = json.loads(docker("inspect", container(box, service)))[0]
+        wait_for(
+            lambda service=service: (
+                docker("inspect", "-f", "{{.State.Health.Status}}", container(box, service)) == "healthy"
+            ),
+            service,
+        )
+        assert one["Config"]["User"].split(":")[0] not in ("", "0", "root"), service
+        assert one["HostConfig"]["ReadonlyRootfs"], service
+        assert one["HostConfig"]["CapDrop"] == ["ALL"], service
+        assert one["HostConfig"]["Memory"] > 0, service
+        bound = [address["HostIp"] for all_of in one["HostConfig"]["PortBindings"].values() for address in all_of]
+        assert set(bound) <= {"127.0.0.1"}, service
+
+
+def test_mlflow_answers_its_own_name_only(box: Box) -> None:
+    address = f"{box.address('MLFLOW_PORT')}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+    assert httpx.get(address, timeout=60).status_code == 200
+    assert httpx.get(address, headers={"host": "elsewhere.example"}, timeout=60).status_code == 403
+
+
+def test_dagster_runs_a_job_from_its_queue_into_the_store_on_s3(box: Box) -> None:
+    wait_for(lambda: _daemons_healthy(box), "Dagster's daemons")
+    job = {"repositoryLocationName": "vlm_assets", "repositoryName": "__repository__", "jobName": "captioner"}
+    selector = {**job, "assetSelection": [{"path": ["raw_dataset"]}]}
+    launched = box.graphql(LAUNCH, p={"selector": selector, "runConfigData": {}, "mode": "default"})["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    run_id = launched["run"]["runId"]
+    ended = wait_for(lambda: _ended(box, run_id), "the run", timeout_s=600)
+    assert ended == "SUCCESS", box.logs()
+    listing = "import boto3; print([o.key for o in boto3.resource('s3').Bucket('vlm').objects.all()])"
+    assert "store/raw_dataset/" in docker("exec", container(box, "code-location"), "python", "-c", listing)
+
+
+def _daemons_healthy(box: Box) -> bool:
+    statuses = box.graphql(DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
+    return all(one["healthy"] for one in statuses if one["required"])
+
+
+def _ended(box: Box, run_id: str) -> str:
+    status: str = box.graphql(STATUS, id=run_id)["runOrError"]["status"]
+    return status if status in ("SUCCESS", "FAILURE", "CANCELED") else ""
+
+
+def test_a_model_is_deployed_with_the_token_captions_with_a_key_and_survives_a_restart(
+    box: Box, tmp_path: Path
+) -> None:
+    bundle = tiny_bundle(tmp_path / "bundle")
+    version = open_bundle(bundle).version
+    location = container(box, "code-location")
+    # through a pipe: a read-only root takes no `docker cp`
+    packed = subprocess.run(
+        ["tar", "-C", bundle.parent, "--mode=a+rX", "-c", bundle.name], stdout=subprocess.PIPE, check=True
+    )
+    subprocess.run(["docker", "exec", "-i", location, "tar", "-C", "/tmp", "-x"], input=packed.stdout, check=True)
+    docker("exec", location, "python", "-c", REGISTER, version)
+    assert caption(box, box.key).status_code == 404  # no model yet
+    dashboard = ("--dashboard", "http://serving:8265")
+    docker("exec", location, "python", "-m", "vlm_serving", "deploy", "models:/captioner@champion", *dashboard)
+
+    assert caption(box, "vlm_wrong").status_code == 401
+    answer = caption(box, box.key)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-model-version"] == version
+    first = answer.json()["captions"][0]["text"]
+    anonymous = "import httpx; print(httpx.get('http://serving:8265/api/serve/applications/').status_code)"
+    assert docker("exec", location, "python", "-c", anonymous) in ("401", "403")
+
+    box.run("restart", "--timeout", "30", "serving")
+    wait_for(lambda: httpx.get(f"{box.address('CAPTIONS_PORT')}/readyz", timeout=10).status_code == 200, "the champion")
+    again = caption(box, box.key)
+    assert (again.headers["x-model-version"], again.json()["captions"][0]["text"]) == (version, first)
