@@ -68,6 +68,10 @@ test-slow: $(DEV) $(DVC) ## the tests that take minutes each
 test-gpu: ## the tests for an NVIDIA GPU, with whatever Python has torch and transformers: make test-gpu PYTHON=python3
 	$(or $(PYTHON),$(PY)) -m pytest -s tests/gpu
 
+.PHONY: compose-check
+compose-check: $(DEV) ## build the images, start the box of deploy/compose.yaml, caption a picture; as root on Debian
+	@tools/compose_check.sh
+
 .PHONY: check
 check: $(DEV) ## lint, format and types
 	$(PY) -m ruff check .

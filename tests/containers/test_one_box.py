@@ -1,6 +1,6 @@
 """deploy/compose.yaml for real: its core comes up, Dagster runs a job, a model is deployed and captions a picture.
 
-Run by `make compose-check`, which builds the images and names the engine (DOCKER_HOST) and compose (VLM_COMPOSE).
+Run by `make compose-check`, which builds the images and names the engine (DOCKER_HOST) and compose (COMPOSE_COMMAND).
 """
 
 import json
@@ -39,9 +39,9 @@ client.set_registered_model_alias("captioner", "champion", made.version)
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    compose = os.environ.get("VLM_COMPOSE", "").split()
+    compose = os.environ.get("COMPOSE_COMMAND", "").split()
     if not compose:
-        pytest.skip("VLM_COMPOSE is not set: run `make compose-check`, which builds the images first")
+        pytest.skip("COMPOSE_COMMAND is not set: run `make compose-check`, which builds the images first")
     box = make_box(tmp_path_factory.mktemp("box") / "deploy", compose)
     try:
         box.run("up", "-d", timeout_s=1200)

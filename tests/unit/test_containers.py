@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -105,3 +107,46 @@ def test_the_probe_says_why(tmp_path: Path):
     )
     assert done.returncode == 1
     assert "refused" in done.stderr
+
+
+COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+SERVICES = COMPOSE["services"].items()
+
+
+@pytest.mark.parametrize(("name", "service"), SERVICES, ids=[name for name, _ in SERVICES])
+def test_a_service_of_the_box_is_bounded_watched_and_closed(name: str, service: dict[str, Any]):
+    assert service["profiles"] in (["core"], ["monitoring"], ["logging"])
+    assert service["restart"] == ("no" if name == "dagster-setup" else "unless-stopped")
+    assert service["read_only"] and service["cap_drop"] == ["ALL"]
+    assert service["mem_limit"]
+    image = re.sub(r"\$\{\w+:-(.*)\}", r"\1", service["image"])
+    assert re.search(r":\d|:v\d", image) and not image.endswith("latest")
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    in_the_image = image.startswith("vlm-") and name in ("code-location", "serving")
+    assert in_the_image or "healthcheck" in service
+
+
+def test_the_box_has_an_example_of_every_setting_and_no_secret():
+    text = (ROOT / "deploy" / "compose.yaml").read_text()
+    example = dict(
+        line.split("=", 1)
+        for line in (ROOT / "deploy" / ".env.example").read_text().splitlines()
+        if "=" in line and not line.startswith("#")
+    )
+    used = {name: default for name, default in re.findall(r"\$\{(\w+):([-?][^}]*)\}", text)}
+    assert set(used) - {"VLM_ASSETS_IMAGE", "VLM_SERVING_IMAGE"} == set(example)
+    wanted = [name for name, default in used.items() if default.startswith("?")]
+    assert wanted and all(example[name] == "" for name in wanted)
+
+
+def test_what_the_box_mounts_from_here_is_here():
+    mounted = {
+        volume.split(":")[0]
+        for _, service in SERVICES
+        for volume in service.get("volumes", [])
+        if volume.startswith("./")
+    }
+    # deploy/prometheus and deploy/grafana come with the monitoring
+    here = {one for one in mounted if one.startswith("./docker/")}
+    assert len(here) >= 4
+    assert all((ROOT / "deploy" / one).is_file() for one in here)
