@@ -24,9 +24,8 @@ import psutil
 from vlm_serving.bundle_source import Pinned, pin_bundle
 from vlm_serving.config import ServingConfig
 from vlm_serving.deploying import deploy
-from vlm_serving.errors import ServingError, SettingsError
-from vlm_serving.haproxy import prepare_haproxy
 from vlm_serving.errors import NotRegisteredError, ServingError, SettingsError
+from vlm_serving.haproxy import prepare_haproxy
 from vlm_serving.images import MEBIBYTE
 from vlm_serving.processes import adopt_orphans, claim_port, descendants, end_descendants
 from vlm_serving.security import read_keys
