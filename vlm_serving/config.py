@@ -123,6 +123,12 @@ class ServingConfig(BaseModel):
     feedback_log_max_bytes: int = Field(
         64 * MEBIBYTE, ge=0, description="Size of the log of corrections, in `feedback` under it; beyond it: 507."
     )
+    feedback_pictures_max_bytes: int = Field(
+        0,
+        ge=0,
+        description="Uploaded pictures of the latest captions, and of all that were corrected, are kept in `pictures` "
+        "under the log, each at most so many bytes, for training on corrections; 0: none is kept.",
+    )
 
     @field_validator("fetch_private_networks")
     @classmethod

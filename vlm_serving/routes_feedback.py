@@ -40,8 +40,7 @@ def feedback_router(service_of: Callable[[], CaptionService]) -> APIRouter:
         request log, and whoever reads both puts them together.
         """
         service = service_of()
-        if service.feedback is None:
-            raise FeedbackOffError("Corrections are not kept here: the server has no request log. Set VLM_REQUEST_LOG.")
+        service.require_feedback()
         body = await read_json(request, FeedbackBody, MAX_BODY_BYTES)
         row = FeedbackRow(
             time_unix_s=time.time(),
@@ -51,7 +50,7 @@ def feedback_router(service_of: Callable[[], CaptionService]) -> APIRouter:
             reason=" ".join((body.reason or "").split()),
             key_name=getattr(request.state, "caller", ""),
         )
-        if await asyncio.to_thread(service.feedback.append, row):
+        if await asyncio.to_thread(service.correct, row):
             service.meters.count("vlm_feedback")
         return FeedbackAnswerBody(request_id=request.state.request_id, feedback_id=row.feedback_id)
 

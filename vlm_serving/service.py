@@ -17,14 +17,16 @@ from vlm_serving.config import ServingConfig
 from vlm_serving.engine import LocalEngine, RunBatch, Submit
 from vlm_serving.errors import (
     DeadlineExceededError,
+    FeedbackOffError,
     PictureError,
     RequestError,
     ServingError,
 )
 from vlm_serving.exchange import CaptionJob, Engine, EngineState, JobResult, ModelCard
-from vlm_serving.feedback_log import FeedbackLog
+from vlm_serving.feedback_log import FeedbackLog, FeedbackRow
 from vlm_serving.heap import HeapTrimmer
 from vlm_serving.images import PictureLimits
+from vlm_serving.kept_pictures import KeptPictures
 from vlm_serving.model_slot import ModelSlot
 from vlm_serving.options import options_to_send
 from vlm_serving.picture_stats import PictureStatistics, picture_statistics
@@ -85,6 +87,8 @@ class CaptionService:
         self.meters = meters
         self.log = log
         self.feedback = FeedbackLog(log.directory / "feedback", config.feedback_log_max_bytes) if log else None
+        kept_bytes = config.feedback_pictures_max_bytes
+        self.pictures = KeptPictures(log.directory / "pictures", kept_bytes) if log and kept_bytes else None
         self.engine: Engine = engine or LocalEngine(config, meters, batched)
         self._decoders = ThreadPoolExecutor(config.decode_threads, "decode")
         self._heap = HeapTrimmer()
@@ -165,6 +169,21 @@ class CaptionService:
             self.engine.close()
         if self.log:
             self.log.close()
+        if self.pictures:
+            self.pictures.close()
+
+    def require_feedback(self) -> FeedbackLog:
+        """The log of corrections. FeedbackOffError if there is none."""
+        if self.feedback is None:
+            raise FeedbackOffError("Corrections are not kept here: the server has no request log. Set VLM_REQUEST_LOG.")
+        return self.feedback
+
+    def correct(self, row: FeedbackRow) -> bool:
+        """Keep a correction, and its picture if pictures are kept; False if it was there (blocking). See FeedbackLog."""
+        new = self.require_feedback().append(row)
+        if new and self.pictures:
+            self.pictures.keep(row.caption_id)
+        return new
 
     @property
     def _local(self) -> LocalEngine:
@@ -200,6 +219,9 @@ class CaptionService:
         CPU_CLOCK.count(self.meters)
         answer = _answer(result, uploads, started_s, decoded_s - decoding_s)
         self._record(answer, prepared, request_id)
+        if self.pictures:
+            for index, upload in enumerate(uploads):
+                self.pictures.append(caption_id(request_id, index, len(uploads)), upload.data)
         return answer
 
     async def _ask(self, job: CaptionJob, uploads: Sequence[Upload]) -> JobResult:
