@@ -11,6 +11,7 @@ from vlm_assets.data.checks import raw_expectations, shard_expectations, split_e
 from vlm_assets.evaluation.assets import eval_report
 from vlm_assets.monitoring.assets import drift_report, request_log
 from vlm_assets.monitoring.checks import no_drift
+from vlm_assets.monitoring.feedback import feedback_captions, feedback_expectations
 from vlm_assets.monitoring.sensors import build_drift_sensor, build_monitor_schedule
 from vlm_assets.presets import preset_config
 from vlm_assets.release.assets import released_model, serving_app
@@ -19,6 +20,7 @@ from vlm_assets.resources import local_resources
 from vlm_assets.training.assets import base_model, finetuned_model
 
 assets = [
+    feedback_captions,  # what people corrected, a source beside the main one
     raw_dataset, validated_splits, tokenized_shards,  # data: a source becomes leak-proof, model-ready shards
     base_model, finetuned_model,  # training: from where we start to the candidate
     eval_report,  # evaluation: scores with intervals, against baselines, base and champion
@@ -42,7 +44,7 @@ monitor = dg.define_asset_job(
 
 defs = dg.Definitions(
     assets=assets,
-    asset_checks=[raw_expectations, split_expectations, shard_expectations, no_drift],
+    asset_checks=[raw_expectations, split_expectations, shard_expectations, no_drift, feedback_expectations],
     jobs=[captioner, retrain, monitor, promote, rollback, bulk_captions],
     sensors=[build_drift_sensor(retrain)],
     schedules=[build_monitor_schedule(monitor)],

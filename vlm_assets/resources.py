@@ -121,11 +121,9 @@ class RefIOManager(dg.ConfigurableIOManager):
         """Read what this run made, or what the last run that made it did; None if nobody did and the input says that
         it can do without (`OPTIONAL`).
         """
-        backend = self.store.open().backend
-        for name in (context.step_context.run_id, "last"):
-            text = backend.read_text(_ref_key(context.asset_key, name))
-            if text is not None:
-                return ArtifactRef.from_json(json.loads(text))
+        ref = read_ref(self.store.open().backend, context.asset_key, context.step_context.run_id)
+        if ref is not None:
+            return ref
         if (context.definition_metadata or {}).get(OPTIONAL):
             return None
         asset = context.asset_key.to_user_string()
@@ -133,6 +131,15 @@ class RefIOManager(dg.ConfigurableIOManager):
             f"{asset} has not been materialized into {self.store.open().uri} yet. "
             f"Materialize it first: dagster asset materialize --select '+{asset}' -m vlm_assets.definitions"
         )
+
+
+def read_ref(backend: Backend, asset: dg.AssetKey, run_id: str = "") -> ArtifactRef | None:
+    """What the run made of `asset`, or else what the last run that made it did; None if nobody did."""
+    for name in (run_id, "last"):
+        text = backend.read_text(_ref_key(asset, name)) if name else None
+        if text is not None:
+            return ArtifactRef.from_json(json.loads(text))
+    return None
 
 
 def write_ref(backend: Backend, asset: dg.AssetKey, name: str, ref: ArtifactRef) -> None:

@@ -1,7 +1,7 @@
-"""The pictures that corrections are about, as they were uploaded. Written off the hot path, bounded, only if asked for.
+"""The pictures that corrections are about, as uploaded. Written off the hot path, bounded, only if asked for.
 
-Nobody knows beforehand which caption will be corrected: pictures wait in `recent`, the oldest go; a correction links its
-picture into `kept`, from where nothing is removed. Replicas share the directory. A picture is named by its caption.
+Nobody knows beforehand which caption will be corrected: pictures wait in `recent`, the oldest go; a correction links
+its picture into `kept`, from where nothing is removed. Replicas share the directory. A caption's id names its picture.
 """
 
 import os
@@ -40,7 +40,7 @@ class KeptPictures:
         self._queue.put_nowait((caption_id, data))
 
     def keep(self, caption_id: str) -> bool:
-        """Keep the picture of a caption that was corrected; False if it is gone, or `kept` is full. Waits for the disk."""
+        """Keep the picture of a corrected caption; False if it is gone, or `kept` is full. Waits for the disk."""
         source, target = (folder / _name(caption_id) for folder in (self.directory / "recent", self.directory / "kept"))
         target.parent.mkdir(parents=True, exist_ok=True)
         if _total(target.parent) > self._max_bytes:

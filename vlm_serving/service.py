@@ -179,7 +179,7 @@ class CaptionService:
         return self.feedback
 
     def correct(self, row: FeedbackRow) -> bool:
-        """Keep a correction, and its picture if pictures are kept; False if it was there (blocking). See FeedbackLog."""
+        """Keep a correction, and its picture if those are kept; False if it was there (blocking). See FeedbackLog."""
         new = self.require_feedback().append(row)
         if new and self.pictures:
             self.pictures.keep(row.caption_id)

@@ -9,13 +9,15 @@ from vlm_assets.data.config import RawDatasetConfig, ShardsConfig, SplitConfig
 from vlm_assets.data.metadata import raw_metadata, shard_metadata, split_metadata
 from vlm_assets.data.raw import import_source
 from vlm_assets.data.shards import contract_of, sample_texts, write_shards
+from vlm_assets.data.sources.mixed import MixedSource, SnapshotSource
 from vlm_assets.data.splits import write_splits
 from vlm_assets.data.versioning import RegistryConfig, build_versioned, restore
-from vlm_assets.resources import OPTIONAL, StoreResource, TrackerResource
+from vlm_assets.resources import OPTIONAL, StoreResource, TrackerResource, read_ref
 from vlm_assets.store import Built, Draft
 from vlm_assets.training.base_on_demand import base_of_this_run
 
 GROUP = "data"
+CORRECTIONS = dg.AssetKey("feedback_captions")
 OWNERS = ["team:vlm"]
 RAW_CODE_VERSION = "5"
 SPLITS_CODE_VERSION = "5"
@@ -28,9 +30,13 @@ SHARDS_CODE_VERSION = "3"
     owners=OWNERS,
     code_version=RAW_CODE_VERSION,
     description="A normalised snapshot of the source: every picture once, all its captions; the unusable with reasons",
+    deps=[CORRECTIONS],  # read below, if there are any: a source needs none
 )
 def raw_dataset(context: dg.AssetExecutionContext, config: RawDatasetConfig, store: StoreResource):
-    """The source's fingerprint is part of the version: an unchanged source is not imported again."""
+    """The source's fingerprint is part of the version: an unchanged source is not imported again.
+
+    Accepted corrections are mixed in behind it; without any, versions and content are those of the source alone.
+    """
     opened = store.open()
     if isinstance(config.source, RegistryConfig):
         built, tracked = restore(opened, config.source, "raw_dataset", RAW_CODE_VERSION, context.log.info)
@@ -38,7 +44,12 @@ def raw_dataset(context: dg.AssetExecutionContext, config: RawDatasetConfig, sto
     source = config.source.open()
     # A title that is set is in the config; one that is taken from the folder's name is no part of the content.
     inputs = {"source": source.fingerprint(context.log.info)}
-    recipe = Recipe("raw_dataset", RAW_CODE_VERSION, config.content(), inputs=inputs)
+    corrections = read_ref(opened.backend, CORRECTIONS, context.run_id) if config.corrections == "mix" else None
+    parents = (corrections,) if corrections and corrections.counts.get("accepted") else ()
+    recipe = Recipe("raw_dataset", RAW_CODE_VERSION, config.content(), parents, inputs)
+    for parent in parents:
+        context.log.info(f"mixing in {parent.counts['accepted']:,} corrected captions")
+        source = MixedSource(source, SnapshotSource(opened.directory(parent), parent.version))
 
     def write(draft: Draft) -> None:
         draft.counts |= import_source(

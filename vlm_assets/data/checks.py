@@ -38,7 +38,7 @@ def raw_expectations(
     splits = SplitConfig(**(config_of(validated_splits_asset.key, context.run.run_config) or {}))
     allowed = opened.manifest(raw_dataset)["recipe"]["config"]["max_bad_fraction"]
     limits = RawLimits(allowed, splits.min_side_px, splits.max_aspect_ratio)
-    return _checked(opened, raw_dataset, raw_tables(path), raw_suites(limits), pictures=path)
+    return checked(opened, raw_dataset, raw_tables(path), raw_suites(limits), pictures=path)
 
 
 @dg.asset_check(
@@ -53,7 +53,7 @@ def split_expectations(store: StoreResource, validated_splits: ArtifactRef) -> d
     opened = store.open()
     pictures = opened.directory(opened.parent(validated_splits, "raw_dataset"))
     tables = split_tables(opened.directory(validated_splits))
-    return _checked(opened, validated_splits, tables, split_suites(), pictures=pictures)
+    return checked(opened, validated_splits, tables, split_suites(), pictures=pictures)
 
 
 @dg.asset_check(
@@ -71,10 +71,10 @@ def shard_expectations(store: StoreResource, tokenized_shards: ArtifactRef) -> d
     model = read_model_input(opened.directory(opened.parent(tokenized_shards, "base_model")) / "bundle")
     splits = opened.directory(opened.parent(tokenized_shards, "validated_splits"))
     tables, suites = shard_tables(path, splits, model), shard_suites(model, shard_mb)
-    return _checked(opened, tokenized_shards, tables, suites, pictures=path)
+    return checked(opened, tokenized_shards, tables, suites, pictures=path)
 
 
-def _checked(
+def checked(
     store: Store,
     ref: ArtifactRef,
     tables: "Iterable[CheckedTable]",

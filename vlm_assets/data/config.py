@@ -1,7 +1,7 @@
 """Run config of the data stage. The defaults are the embedded default: OpenMoji's people in their roles."""
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field, field_validator, model_validator
@@ -51,13 +51,16 @@ class RawDatasetConfig(dg.Config):
         description="share of the source's rows that may be unusable before the import fails; rows that its settings "
         "skip count on neither side",
     )
+    corrections: Literal["mix", "ignore"] = Field(
+        default="mix", description="mix: captions in feedback_captions, if there are any, come behind the source's own"
+    )
 
     def content(self) -> dict[str, Any]:
         """What decides the snapshot beside the source's own content: the settings, less the places where it lies.
 
         The same folder moved, mounted elsewhere or on another machine is the same data set.
         """
-        settings = self.model_dump()
+        settings = self.model_dump(exclude={"corrections"})
         return {**settings, "source": {key: settings["source"][key] for key in settings["source"] if key not in PLACES}}
 
 
