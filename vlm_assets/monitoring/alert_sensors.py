@@ -1,0 +1,70 @@
+"""Whom to tell when a run or a check fails: the webhook of VLM_ALERT_WEBHOOK_URL."""
+
+from typing import Any
+
+import dagster as dg
+
+from vlm_assets.monitoring.alerts import Alert, send_alert
+from vlm_assets.monitoring.config import tick_s
+
+TICK_S = 30
+CHECKS_PER_TICK = 50
+
+
+@dg.run_failure_sensor(
+    name="run_failure_alert",
+    minimum_interval_seconds=tick_s(TICK_S),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells the webhook of every run that failed, with the reason.",
+)
+def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
+    """One alert per failed run: the innermost error, which is the asset's own."""
+    run = context.dagster_run
+    text = f"Run {run.run_id} of {run.job_name} failed: {_reason(context)}"
+    if reason := run.tags.get("vlm/retrain_reason"):
+        text += f" It was asked for because of: {reason}."
+    send_alert(Alert(f"{run.job_name} failed", text), context.log.info)
+
+
+@dg.sensor(
+    name="check_failure_alert",
+    minimum_interval_seconds=tick_s(TICK_S),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells the webhook of every asset check that did not pass.",
+)
+def check_failure_alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Reads the evaluations behind the cursor, so that each is told of once; the first look only notes where it is."""
+    seen = int(context.cursor) if context.cursor else None
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    records: Any = context.instance.event_log_storage.get_event_records(
+        dg.EventRecordsFilter(kind, after_cursor=seen), limit=CHECKS_PER_TICK if seen is not None else 1,
+        ascending=seen is not None,
+    )  # fmt: skip
+    if records:
+        context.update_cursor(str(records[-1].storage_id if seen is not None else records[0].storage_id))
+    elif seen is None:
+        context.update_cursor("0")
+    failed = (
+        [one for one in map(_evaluation, records) if one is not None and not one.passed] if seen is not None else []
+    )
+    for one in failed:
+        severity = "warning" if one.severity == dg.AssetCheckSeverity.WARN else "error"
+        name = f"{one.asset_key.to_user_string()}: {one.check_name}"
+        send_alert(Alert(f"check did not pass: {name}", one.description or "", severity), context.log.info)
+    return dg.SkipReason(f"{len(records) if seen is not None else 0} checks looked at, {len(failed)} did not pass.")
+
+
+def _evaluation(record: Any) -> Any:
+    event = record.event_log_entry.dagster_event
+    return event.asset_check_evaluation_data if event else None
+
+
+def _reason(context: dg.RunFailureSensorContext) -> str:
+    """The first failed step's innermost error; the run's own message if no step failed."""
+    for event in context.get_step_failure_events():
+        error = event.step_failure_data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None:
+            return f"{event.step_key}: {' '.join(error.message.split())[:500]}"
+    return context.failure_event.message or "no message"
