@@ -9,18 +9,26 @@ from vlm_assets.bulk.jobs import bulk_captions
 from vlm_assets.data.assets import raw_dataset, tokenized_shards, validated_splits
 from vlm_assets.data.checks import raw_expectations, shard_expectations, split_expectations
 from vlm_assets.evaluation.assets import eval_report
+from vlm_assets.monitoring.alert_sensors import check_failure_alert, run_failure_alert
 from vlm_assets.monitoring.assets import drift_report, request_log
 from vlm_assets.monitoring.checks import no_drift
 from vlm_assets.monitoring.feedback import feedback_captions, feedback_expectations
-from vlm_assets.monitoring.sensors import build_drift_sensor, build_monitor_schedule
+from vlm_assets.monitoring.sensors import (
+    build_data_sensor,
+    build_drift_sensor,
+    build_evaluation_schedule,
+    build_monitor_schedule,
+)
+from vlm_assets.monitoring.wishlist_assets import pictures_to_caption
 from vlm_assets.presets import preset_config
 from vlm_assets.release.assets import released_model, serving_app
+from vlm_assets.release.guard_sensor import build_guard_sensor
 from vlm_assets.release.jobs import promote, rollback
 from vlm_assets.resources import local_resources
 from vlm_assets.training.assets import base_model, finetuned_model
 
 assets = [
-    feedback_captions,  # what people corrected, a source beside the main one
+    feedback_captions,  # what people corrected: a source beside the main one
     raw_dataset, validated_splits, tokenized_shards,  # data: a source becomes leak-proof, model-ready shards
     base_model, finetuned_model,  # training: from where we start to the candidate
     eval_report,  # evaluation: scores with intervals, against baselines, base and champion
@@ -28,26 +36,44 @@ assets = [
     request_log, drift_report,  # monitoring: what was asked, and how far it is from what was learnt
 ]  # fmt: skip
 
-everything = dg.AssetSelection.all()
-watching = dg.AssetSelection.assets(request_log, drift_report)
+everything = dg.AssetSelection.assets(*assets)
+seen = ("request_log", "drift_report")
+watching = dg.AssetSelection.assets(*seen)
 
 captioner = dg.define_asset_job(
     "captioner", selection=everything, config=preset_config(), description="From the source to the served captioner."
 )
 retrain = dg.define_asset_job(
-    "retrain", selection=everything - watching, config=preset_config(without=("request_log", "drift_report")),
-    description="What drift asks for: the whole chain on what the source holds now, gate and deployment included.",
+    "retrain", selection=everything - watching, config=preset_config(without=seen),
+    description="What drift or new data ask for: the whole chain on what there is now, gate and deployment included.",
 )  # fmt: skip
 monitor = dg.define_asset_job(
-    "monitor", selection=watching, description="Compact the request log and compare it with the reference."
+    "monitor", selection=watching | dg.AssetSelection.assets(feedback_captions),
+    config=preset_config(only=(*seen, "feedback_captions")),
+    description="Compact the request log, collect corrections, compare with the reference.",
+)  # fmt: skip
+evaluate = dg.define_asset_job(
+    "evaluate", selection=[eval_report], config=preset_config(only=("eval_report",)),
+    description="The last candidate, which is the champion unless it was refused, on the test pictures.",
+)  # fmt: skip
+ask_for_captions = dg.define_asset_job(
+    "ask_for_captions",
+    selection=[pictures_to_caption],
+    description="List the pictures whose captions would teach most.",
 )
 
+sensors = [
+    build_drift_sensor(retrain, ask_for_captions), build_data_sensor(retrain),  # what asks for a retraining
+    build_guard_sensor(rollback),  # what takes a bad champion back
+    run_failure_alert, check_failure_alert,  # what tells people
+]  # fmt: skip
+
 defs = dg.Definitions(
-    assets=assets,
+    assets=[*assets, pictures_to_caption],
     asset_checks=[raw_expectations, split_expectations, shard_expectations, no_drift, feedback_expectations],
-    jobs=[captioner, retrain, monitor, promote, rollback, bulk_captions],
-    sensors=[build_drift_sensor(retrain)],
-    schedules=[build_monitor_schedule(monitor)],
+    jobs=[captioner, retrain, monitor, evaluate, ask_for_captions, promote, rollback, bulk_captions],
+    sensors=sensors,
+    schedules=[build_monitor_schedule(monitor), build_evaluation_schedule(evaluate)],
     resources=local_resources(),
     # one process: the libraries load once, and no two steps fight for the cores with their thread pools
     executor=dg.in_process_executor,

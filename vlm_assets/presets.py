@@ -13,16 +13,21 @@ from vlm_assets.errors import ConfigError
 PRESETS = Path(__file__).parent.parent / "dagster_home" / "presets"
 
 
-def preset_config(without: Sequence[str] = ()) -> dict[str, Any] | None:
+def preset_config(without: Sequence[str] = (), only: Sequence[str] = ()) -> dict[str, Any] | None:
     """Run config of the preset that VLM_PRESET names (a name, or a path to a YAML file); None if it is not set.
 
-    `without` leaves out assets that a job does not have. Raises ConfigError naming the presets there are.
+    `without` leaves out assets that a job does not have, `only` all others. Raises ConfigError naming
+    the presets there are.
     """
     name = os.environ.get("VLM_PRESET", "")
     if not name:
         return None
     config = read_preset(preset_path(name))
-    ops = {asset: value for asset, value in config.get("ops", {}).items() if asset not in without}
+    ops = {
+        asset: value
+        for asset, value in config.get("ops", {}).items()
+        if asset not in without and (asset in only or not only)
+    }
     return {**config, "ops": ops}
 
 

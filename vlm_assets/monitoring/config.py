@@ -11,6 +11,11 @@ from vlm_assets.monitoring.drift import Threshold
 
 COOLDOWN_VARIABLE = "VLM_RETRAIN_COOLDOWN_S"
 ATTEMPTS_VARIABLE = "VLM_RETRAIN_MAX_ATTEMPTS"
+WINDOWS_VARIABLE = "VLM_RETRAIN_CONFIRM_WINDOWS"
+PER_WEEK_VARIABLE = "VLM_RETRAIN_MAX_PER_WEEK"
+HOURS_PER_WEEK_VARIABLE = "VLM_RETRAIN_MAX_HOURS_PER_WEEK"
+CORRECTIONS_VARIABLE = "VLM_RETRAIN_MIN_CORRECTIONS"
+TICK_VARIABLE = "VLM_SENSOR_TICK_S"
 
 
 class RequestLogConfig(dg.Config):
@@ -56,22 +61,36 @@ class DriftConfig(dg.Config):
 
 @dataclass(frozen=True)
 class RetrainPolicy:
-    """How often drift may ask for a retraining.
+    """How often a retraining may be asked for, and by what.
 
     `cooldown_s` counts from the last retraining, of whatever cause. `max_attempts` bounds how often a retraining that
-    failed or was cancelled is asked for again for the same window.
+    failed or was cancelled is asked for again for the same cause. `confirm_windows` windows in a row must drift, unless
+    the report itself says what is confirmed. The budget is that of seven days: runs, and device-hours.
     """
 
     cooldown_s: float = 6 * 3600.0
     max_attempts: int = 3
+    confirm_windows: int = 2
+    max_per_week: int = 7
+    max_hours_per_week: float = 48.0
+    min_corrections: int = 100
 
     @classmethod
     def from_environment(cls) -> "RetrainPolicy":
-        """Read VLM_RETRAIN_COOLDOWN_S and VLM_RETRAIN_MAX_ATTEMPTS; ConfigError if one is not a usable number."""
+        """Read the VLM_RETRAIN_* variables; ConfigError if one is not a usable number."""
         return cls(
             cooldown_s=_number(COOLDOWN_VARIABLE, cls.cooldown_s, at_least=0),
             max_attempts=int(_number(ATTEMPTS_VARIABLE, cls.max_attempts, at_least=1)),
+            confirm_windows=int(_number(WINDOWS_VARIABLE, cls.confirm_windows, at_least=1)),
+            max_per_week=int(_number(PER_WEEK_VARIABLE, cls.max_per_week, at_least=0)),
+            max_hours_per_week=_number(HOURS_PER_WEEK_VARIABLE, cls.max_hours_per_week, at_least=0),
+            min_corrections=int(_number(CORRECTIONS_VARIABLE, cls.min_corrections, at_least=1)),
         )
+
+
+def tick_s(default: int) -> int:
+    """Seconds between two looks of the sensors: VLM_SENSOR_TICK_S, or each sensor's own."""
+    return int(_number(TICK_VARIABLE, default, at_least=1))
 
 
 def _number(variable: str, default: float, at_least: float) -> float:

@@ -1,92 +1,117 @@
-"""When to look for drift, and when drift asks for a retraining: exactly once per window, never in a hurry.
+"""When to look for drift, and what asks for a retraining: confirmed drift, new pictures, corrections.
 
-Nothing here guesses. The drift report in the event log says what was found, the runs in the run storage say what was
-already done about it; the sensor has no memory of its own that a restart of the daemon could lose.
+Nothing here guesses. The drift reports in the event log say what was found, the runs in the run storage what was done
+about it, the store what the champion was trained on.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 
-from vlm_assets.monitoring.config import COOLDOWN_VARIABLE, RetrainPolicy
+from vlm_assets.monitoring.config import RetrainPolicy, tick_s
 from vlm_assets.monitoring.drift import DRIFTED
+from vlm_assets.monitoring.findings import Finding, drifted_windows, findings, superseded, undrifted
+from vlm_assets.monitoring.news import News, news
+from vlm_assets.monitoring.retraining import (
+    DATA_TAG,
+    EFFECT_TAG,
+    P_VALUE_TAG,
+    WINDOW_TAG,
+    WINDOWS_TAG,
+    Cause,
+    past_runs,
+    request_or_wait,
+)
+from vlm_assets.resources import StoreResource
 
-DRIFT_REPORT = dg.AssetKey("drift_report")
-RELEASED_MODEL = dg.AssetKey("released_model")
-DATA_VERSION_TAG = "dagster/data_version"
-REASON_TAG = "vlm/retrain_reason"
-WINDOW_TAG = "vlm/drift_window"
-P_VALUE_TAG = "vlm/drift_p_value"
-EFFECT_TAG = "vlm/drift_effect_size"
-ATTEMPT_TAG = "vlm/retrain_attempt"
 TICK_S = 60
-HISTORY_RUNS = 100  # enough to see every attempt for a window: attempts are few and a cooldown lies between windows
-
-FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
-FINISHED = (*FAILED, dg.DagsterRunStatus.SUCCESS)
+DATA_TICK_S = 3600  # a source's fingerprint may take reading all of it
 
 AnyJob = dg.JobDefinition | Any  # or the unresolved asset job that `dg.define_asset_job` returns
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What the latest drift report says."""
-
-    verdict: str
-    p_value: float
-    effect_size: float
-    n_traffic: int
-    reference_version: str
-    window_id: str
-    released_model_version: str
-
-    @property
-    def window(self) -> str:
-        """Identity of what was compared with what."""
-        return f"{self.reference_version}-{self.window_id}"
-
-
-@dataclass(frozen=True)
-class PastRun:
-    """A retraining: when it ended (or was asked for), in Unix seconds, and for which window, if for drift."""
-
-    run_id: str
-    status: dg.DagsterRunStatus
-    at_s: float
-    window: str | None
+Answer = dg.SkipReason | dg.RunRequest
+LookForNews = Callable[[], News | None]
 
 
 def build_drift_sensor(
-    job: AnyJob, *, policy: RetrainPolicy | None = None, clock: Callable[[], float] = time.time
+    job: AnyJob,
+    ask: AnyJob,
+    *,
+    policy: RetrainPolicy | None = None,
+    clock: Callable[[], float] = time.time,
+    look: LookForNews | None = None,
 ) -> dg.SensorDefinition:
-    """A sensor that requests `job` when the latest drift report says drifted.
+    """A sensor that requests `job` when drift is confirmed, or `ask` if there is nothing new to learn from.
 
-    Running by default: without a drifted report it only says why it waits, and the cooldown bounds what it may cost.
-    `policy` None: from the environment, read at each tick.
+    Running by default: without a drifted report it only says why it waits; cooldown and budget bound what it may cost.
+    `policy` None: from the environment, read at each tick. `look`: what there is to learn from, the store's by default.
     """
 
     @dg.sensor(
         name="drift_sensor",
-        job=job,
-        minimum_interval_seconds=TICK_S,
+        jobs=[job, ask],
+        minimum_interval_seconds=tick_s(TICK_S),
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Requests a retraining when traffic has drifted from what the released model was validated on.",
+        description="Requests a retraining when traffic has drifted from what the released model was validated on; "
+        "a list of pictures to caption, if nothing that shows the new kind has captions yet.",
     )
-    def drift_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason | dg.RunRequest:
-        finding = latest_finding(context.instance)
-        if finding is None:
+    def drift_sensor(context: dg.SensorEvaluationContext) -> Answer:
+        found = findings(context.instance)
+        if not found:
             return dg.SkipReason("There is no drift report yet: materialize drift_report or start monitor_schedule.")
-        if finding.verdict != DRIFTED:
-            return dg.SkipReason(_undrifted(finding))
-        if _superseded(context.instance, finding):
+        if found[0].verdict != DRIFTED:
+            return dg.SkipReason(undrifted(found[0]))
+        if superseded(context.instance, found[0]):
             return dg.SkipReason("A model was released after the drift report; waiting for a report on the new one.")
-        runs = past_runs(context.instance, job.name)
-        return request_or_wait(finding, runs, policy or RetrainPolicy.from_environment(), clock())
+        rules, windows = policy or RetrainPolicy.from_environment(), drifted_windows(found)
+        if waiting := _unconfirmed(found[0], windows, rules):
+            return waiting
+        return _retrain_or_ask(context.instance, found[0], windows, rules)
+
+    def _retrain_or_ask(
+        instance: dg.DagsterInstance, finding: Finding, windows: list[str], rules: RetrainPolicy
+    ) -> Answer:
+        answer = request_or_wait(_drift(finding, windows), past_runs(instance, job.name), rules, clock())
+        if isinstance(answer, dg.SkipReason):
+            return answer
+        known = (look or news_of_store)()
+        if known is not None and known.nothing:
+            return _ask(ask, finding)
+        return answer.with_replaced_attrs(job_name=job.name)
 
     return drift_sensor
+
+
+def build_data_sensor(
+    job: AnyJob,
+    *,
+    policy: RetrainPolicy | None = None,
+    clock: Callable[[], float] = time.time,
+    look: LookForNews | None = None,
+) -> dg.SensorDefinition:
+    """A sensor that requests `job` when the source has changed, or enough corrections have been accepted."""
+
+    @dg.sensor(
+        name="data_sensor",
+        job=job,
+        minimum_interval_seconds=tick_s(DATA_TICK_S),
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Requests a retraining when the source has changed since the champion was trained, or enough "
+        "corrections were accepted. Stopped until switched on: what a batch is, you know best.",
+    )
+    def data_sensor(context: dg.SensorEvaluationContext) -> Answer:
+        known, rules = (look or news_of_store)(), policy or RetrainPolicy.from_environment()
+        if known is None:
+            return dg.SkipReason("There is no champion yet: materialize released_model first.")
+        if not known.source_changed and known.corrections < rules.min_corrections:
+            return dg.SkipReason(
+                f"The source is what the champion was trained on; {known.corrections} of {rules.min_corrections} "
+                "corrections accepted since."
+            )
+        return request_or_wait(_data(known), past_runs(context.instance, job.name), rules, clock())
+
+    return data_sensor
 
 
 def build_monitor_schedule(job: AnyJob) -> dg.ScheduleDefinition:
@@ -96,104 +121,50 @@ def build_monitor_schedule(job: AnyJob) -> dg.ScheduleDefinition:
         job=job,
         cron_schedule="0 * * * *",
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Compacts the request log and compares it with the reference, every hour.",
+        description="Compacts the request log, collects corrections and compares with the reference, every hour.",
     )
 
 
-def request_or_wait(
-    finding: Finding, runs: Sequence[PastRun], policy: RetrainPolicy, now_s: float
-) -> dg.SkipReason | dg.RunRequest:
-    """One run request for a drifted window, or the reason why not now.
-
-    A run key is used once for ever, so it carries the attempt: a retraining that failed or was cancelled may be asked
-    for again, at once but `max_attempts` times at most. The attempt is counted from the runs themselves, so ticks that
-    repeat, overlap or follow a restart come to the same key.
-    """
-    going = next((run for run in runs if run.status not in FINISHED), None)
-    if going:
-        return dg.SkipReason(f"Drifted, but retraining {going.run_id} is already {going.status.value.lower()}.")
-    answers = [run for run in runs if run.window == finding.window]
-    answered = next((run for run in answers if run.status not in FAILED), None)
-    if answered:
-        return dg.SkipReason(f"Window {finding.window_id} was already answered by retraining {answered.run_id}.")
-    if len(answers) >= policy.max_attempts:
-        return dg.SkipReason(
-            f"Drifted, but {len(answers)} retrainings for window {finding.window_id} failed or were cancelled, "
-            f"the last {answers[0].run_id}; the limit is {policy.max_attempts}. "
-            "Mend the cause and launch the job by hand."
-        )
-    others = [run for run in runs if run.window != finding.window]
-    left_s = max((run.at_s for run in others), default=float("-inf")) + policy.cooldown_s - now_s
-    if left_s > 0:
-        return dg.SkipReason(
-            f"Drifted, but the last retraining ended {_hours(policy.cooldown_s - left_s)} ago and the cooldown is "
-            f"{_hours(policy.cooldown_s)} ({COOLDOWN_VARIABLE}): {_hours(left_s)} to wait."
-        )
-    return _request(finding, attempt=len(answers) + 1)
+def build_evaluation_schedule(job: AnyJob) -> dg.ScheduleDefinition:
+    """Every Monday morning, `job` evaluates the champion on the test pictures as they are now."""
+    return dg.ScheduleDefinition(
+        name="evaluation_schedule",
+        job=job,
+        cron_schedule="0 5 * * 1",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Evaluates the released model on the held-out pictures, weekly.",
+    )
 
 
-def latest_finding(instance: dg.DagsterInstance) -> Finding | None:
-    """The latest drift report's verdict, read from its materialization's metadata."""
-    event = instance.get_latest_materialization_event(DRIFT_REPORT)
-    if event is None or event.asset_materialization is None:
+def news_of_store() -> News | None:
+    """What there is to learn from, by the store of this deployment."""
+    return news(StoreResource().open())
+
+
+def _unconfirmed(finding: Finding, windows: list[str], policy: RetrainPolicy) -> dg.SkipReason | None:
+    """Why a drifted report alone is not enough yet. What the report says of its own confirmation counts first."""
+    if finding.confirmed or (finding.confirmed is None and len(windows) >= policy.confirm_windows):
         return None
-    values = {name: entry.value for name, entry in event.asset_materialization.metadata.items()}
-    return Finding(
-        verdict=str(values.get("verdict", "")),
-        p_value=_float(values.get("p_value")),
-        effect_size=_float(values.get("effect_size")),
-        n_traffic=int(_float(values.get("n_traffic", 0))),
-        reference_version=str(values.get("reference_version", "")),
-        window_id=str(values.get("window_id", "")),
-        released_model_version=str(values.get("released_model_version", "")),
-    )
+    row = finding.windows_in_a_row if finding.windows_in_a_row is not None else len(windows)
+    wanted = "the report does not call it confirmed" if finding.confirmed is not None else f"{policy.confirm_windows}"
+    return dg.SkipReason(f"Drifted in {row} window{'s' * (row != 1)} in a row; to be confirmed: {wanted}.")
 
 
-def past_runs(instance: dg.DagsterInstance, job_name: str) -> list[PastRun]:
-    """The job's latest runs, the newest first, whoever launched them."""
-    records = instance.get_run_records(dg.RunsFilter(job_name=job_name), limit=HISTORY_RUNS)
-    return [
-        PastRun(
-            run_id=record.dagster_run.run_id,
-            status=record.dagster_run.status,
-            at_s=record.end_time or record.create_timestamp.timestamp(),
-            window=record.dagster_run.tags.get(WINDOW_TAG),
-        )
-        for record in records
-    ]
+def _drift(finding: Finding, windows: list[str]) -> Cause:
+    tags = {
+        WINDOW_TAG: finding.window,
+        WINDOWS_TAG: ",".join(windows),
+        P_VALUE_TAG: f"{finding.p_value:.4g}",
+        EFFECT_TAG: f"{finding.effect_size:.3g}",
+    }
+    return Cause("drift", finding.window, "Drifted", f"window {finding.window_id}", tags)
 
 
-def _superseded(instance: dg.DagsterInstance, finding: Finding) -> bool:
-    """Whether another model has been released since: the report is not about the model that serves now."""
-    event = instance.get_latest_materialization_event(RELEASED_MODEL)
-    if event is None or event.asset_materialization is None:
-        return False
-    released = (event.asset_materialization.tags or {}).get(DATA_VERSION_TAG)
-    return released is not None and released != finding.released_model_version
+def _data(known: News) -> Cause:
+    why = "source changed" if known.source_changed else f"{known.corrections} corrections"
+    return Cause("data", known.identity, "New data", "these data", {DATA_TAG: known.identity, "vlm/retrain_news": why})
 
 
-def _request(finding: Finding, attempt: int) -> dg.RunRequest:
-    return dg.RunRequest(
-        run_key=f"drift-{finding.window}-{attempt}",
-        tags={
-            REASON_TAG: "drift",
-            WINDOW_TAG: finding.window,
-            P_VALUE_TAG: f"{finding.p_value:.4g}",
-            EFFECT_TAG: f"{finding.effect_size:.3g}",
-            ATTEMPT_TAG: str(attempt),
-        },
-    )
-
-
-def _undrifted(finding: Finding) -> str:
-    if finding.p_value != finding.p_value:  # NaN: nothing was tested
-        return f"Drift was not judged: {finding.verdict}."
-    return f"No drift: p = {finding.p_value:.3g}, effect {finding.effect_size:.2g}, n = {finding.n_traffic} pictures."
-
-
-def _float(value: Any) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+def _ask(ask: AnyJob, finding: Finding) -> dg.RunRequest:
+    """Once per released model and window."""
+    return dg.RunRequest(run_key=f"ask-{finding.window}", job_name=ask.name, tags={WINDOW_TAG: finding.window})

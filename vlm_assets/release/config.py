@@ -25,4 +25,7 @@ class RollbackConfig(dg.Config):
     """Which earlier champion, and why."""
 
     version: str = Field(default="", description="Version of an earlier champion; empty: the one before the current.")
+    only_if_champion: str = Field(
+        default="", description="Version of the bundle to be replaced: if another one is champion, nothing is done."
+    )
     reason: str = Field(description="What is wrong with the current champion; goes into the ledger.")

@@ -37,6 +37,10 @@ def roll_back_champion(
     serve: ServeResource,
 ) -> None:
     """Make an earlier champion champion again."""
+    current = Ledger(store.open()).champion()
+    if config.only_if_champion and current and current.bundle_version != config.only_if_champion:
+        context.log.info(f"{config.only_if_champion} is champion no longer: nothing to roll back")
+        return
     entry = roll_back(store.open(), tracker.address(), config.version, config.reason, context.run_id)
     _follow(context, store, serve, entry)
 

@@ -10,8 +10,9 @@ import pytest
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.monitoring.assets import drift_report, request_log
 from vlm_assets.monitoring.checks import no_drift
-from vlm_assets.monitoring.config import RequestLogConfig
-from vlm_assets.monitoring.sensors import DATA_VERSION_TAG, RELEASED_MODEL, build_drift_sensor, latest_finding
+from vlm_assets.monitoring.config import RequestLogConfig, RetrainPolicy
+from vlm_assets.monitoring.findings import DATA_VERSION_TAG, RELEASED_MODEL, latest_finding
+from vlm_assets.monitoring.sensors import build_drift_sensor
 from vlm_assets.resources import RefIOManager, StoreResource
 from vlm_serving.request_log import LogRow, RequestLog
 
@@ -78,7 +79,9 @@ def test_drift_is_reported_warned_of_and_found_by_the_sensor(serve, monitor):
     with dg.DagsterInstance.ephemeral() as instance:
         result = monitor(instance)
         finding = latest_finding(instance)
-        request = build_drift_sensor(retrain)(dg.build_sensor_context(instance=instance))
+        rules = RetrainPolicy(confirm_windows=1)
+        sensor = build_drift_sensor(retrain, retrain, policy=rules, look=lambda: None)
+        request = sensor(dg.build_sensor_context(instance=instance))
         tags = instance.get_latest_materialization_event(RELEASED_MODEL).asset_materialization.tags
     assert result.success
     report = metadata_of(result, "drift_report")

@@ -7,7 +7,9 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from vlm_assets.monitoring.config import RetrainPolicy
-from vlm_assets.monitoring.sensors import WINDOW_TAG, build_drift_sensor, build_monitor_schedule
+from vlm_assets.monitoring.news import News
+from vlm_assets.monitoring.retraining import DATA_TAG, WINDOW_TAG
+from vlm_assets.monitoring.sensors import build_data_sensor, build_drift_sensor, build_monitor_schedule
 
 HOUR_S = 3600.0
 WINDOW = "model-window"
@@ -24,6 +26,15 @@ def retrain() -> None:
     nothing()
 
 
+@dg.job
+def ask_for_captions() -> None:
+    """Stands for the list of pictures to caption."""
+    nothing()
+
+
+NEWS = News(corrections=12, source_changed=False, identity="data-1")
+
+
 @pytest.fixture
 def instance():
     with dg.DagsterInstance.ephemeral() as instance:
@@ -34,8 +45,11 @@ def instance():
 def tick(instance):
     """Evaluates the sensor once, `after_s` seconds from now."""
 
-    def evaluate(after_s: float = 0.0, **policy):
-        sensor = build_drift_sensor(retrain, policy=RetrainPolicy(**policy), clock=lambda: time.time() + after_s)
+    def evaluate(after_s: float = 0.0, news: News | None = NEWS, **policy):
+        rules = RetrainPolicy(**{"confirm_windows": 1, **policy})
+        sensor = build_drift_sensor(
+            retrain, ask_for_captions, policy=rules, clock=lambda: time.time() + after_s, look=lambda: news
+        )
         return sensor(dg.build_sensor_context(instance=instance))
 
     return evaluate
@@ -83,11 +97,12 @@ def test_drift_requests_one_run_that_says_why(instance, tick):
     report(instance)
     request = tick()
     assert isinstance(request, dg.RunRequest)
-    assert request.run_key == "drift-model-window-1"
+    assert (request.run_key, request.job_name) == ("drift-model-window-1", "retrain")
     assert request.run_config == {}
     assert request.tags == {
         "vlm/retrain_reason": "drift",
         "vlm/drift_window": WINDOW,
+        "vlm/drift_windows": "window",
         "vlm/drift_p_value": "0.002",
         "vlm/drift_effect_size": "1.7",
         "vlm/retrain_attempt": "1",
@@ -115,7 +130,7 @@ def test_a_retraining_under_way_is_waited_for(instance, tick, status):
 def test_a_window_is_answered_once(instance, tick):
     report(instance)
     run = past_run(instance, dg.DagsterRunStatus.SUCCESS)
-    assert reason(tick(after_s=100 * HOUR_S)) == f"Window window was already answered by retraining {run.run_id}."
+    assert reason(tick(after_s=100 * HOUR_S)) == f"Window window: already answered by retraining {run.run_id}."
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
@@ -166,9 +181,9 @@ def test_a_report_on_a_model_that_was_replaced_is_not_acted_on(instance, tick):
 
 
 def test_cooldown_is_read_from_the_environment_at_each_tick(instance, monkeypatch):
-    report(instance)
+    report(instance, confirmed=True)
     past_run(instance, dg.DagsterRunStatus.SUCCESS, window=None)
-    sensor = build_drift_sensor(retrain)
+    sensor = build_drift_sensor(retrain, ask_for_captions, look=lambda: NEWS)
     monkeypatch.setenv("VLM_RETRAIN_COOLDOWN_S", "7200")
     assert "the cooldown is 2.0 h" in reason(sensor(dg.build_sensor_context(instance=instance)))
     monkeypatch.setenv("VLM_RETRAIN_COOLDOWN_S", "0")
@@ -181,8 +196,83 @@ def test_sensor_and_schedule_load_with_asset_jobs():
         return 1
 
     job = dg.define_asset_job("monitor", [drift_report])
-    sensor, schedule = build_drift_sensor(job), build_monitor_schedule(job)
+    sensor, schedule = build_drift_sensor(job, job), build_monitor_schedule(job)
     dg.Definitions.validate_loadable(dg.Definitions([drift_report], [schedule], [sensor], jobs=[job]))
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert schedule.cron_schedule == "0 * * * *"
+
+
+def test_drift_is_confirmed_by_windows_in_a_row(instance, tick):
+    report(instance, window="one")
+    report(instance, window="one")
+    assert reason(tick(confirm_windows=2)) == "Drifted in 1 window in a row; to be confirmed: 2."
+    report(instance, "not enough traffic (3 < 50)", window="few")
+    report(instance, window="two")
+    request = tick(confirm_windows=2)
+    assert (request.run_key, request.tags["vlm/drift_windows"]) == ("drift-model-two-1", "two,one")
+
+
+def test_a_window_without_drift_or_another_model_breaks_the_row(instance, tick):
+    report(instance, window="one")
+    report(instance, "no drift", window="calm")
+    report(instance, window="two")
+    assert reason(tick(confirm_windows=2)).startswith("Drifted in 1 window in a row")
+    report(instance, window="three", reference_version="other")
+    assert reason(tick(confirm_windows=2)).startswith("Drifted in 1 window in a row")
+
+
+def test_what_the_report_says_of_its_confirmation_counts_first(instance, tick):
+    report(instance, confirmed=False, windows_in_a_row=4)
+    text = reason(tick())
+    assert text == "Drifted in 4 windows in a row; to be confirmed: the report does not call it confirmed."
+    report(instance, confirmed=True, windows_in_a_row=5)
+    assert tick(confirm_windows=9).run_key == "drift-model-window-1"
+
+
+def test_with_nothing_new_to_learn_from_it_asks_for_captions_once_per_window(instance, tick):
+    report(instance)
+    request = tick(news=News(0, False, "data-0"))
+    assert (request.run_key, request.job_name) == ("ask-model-window", "ask_for_captions")
+    assert tick(news=News(0, False, "data-0")).run_key == request.run_key
+    assert tick(news=News(0, True, "data-1")).job_name == "retrain"
+
+
+def test_the_budget_counts_runs_of_seven_days_and_their_hours(instance, tick):
+    report(instance)
+    past_run(instance, dg.DagsterRunStatus.SUCCESS, window="earlier")
+    text = reason(tick(cooldown_s=0, max_per_week=1))
+    assert text == (
+        "Drifted, but there were 1 retrainings in the last 7 days; the budget is 1 (VLM_RETRAIN_MAX_PER_WEEK)."
+    )
+    assert reason(tick(cooldown_s=0, max_hours_per_week=0)).startswith(
+        "Drifted, but the retrainings of the last 7 days"
+    )
+    assert tick(after_s=8 * 24 * HOUR_S, max_per_week=1).run_key == "drift-model-window-1"
+
+
+@pytest.fixture
+def data_tick(instance):
+    def evaluate(news: News | None, **policy):
+        sensor = build_data_sensor(retrain, policy=RetrainPolicy(**policy), look=lambda: news)
+        return sensor(dg.build_sensor_context(instance=instance))
+
+    return evaluate
+
+
+def test_new_pictures_or_enough_corrections_ask_for_a_retraining(data_tick):
+    assert reason(data_tick(None)).startswith("There is no champion yet")
+    assert reason(data_tick(NEWS)) == (
+        "The source is what the champion was trained on; 12 of 100 corrections accepted since."
+    )
+    request = data_tick(NEWS, min_corrections=12)
+    assert request.run_key == "data-data-1-1"
+    assert (request.tags["vlm/retrain_reason"], request.tags["vlm/retrain_news"]) == ("data", "12 corrections")
+    assert data_tick(News(0, True, "data-2")).tags["vlm/retrain_news"] == "source changed"
+
+
+def test_the_same_data_are_answered_once(instance, data_tick):
+    run = create_run_for_test(
+        instance, job_name="retrain", status=dg.DagsterRunStatus.SUCCESS, tags={DATA_TAG: "data-1"}
+    )
+    assert reason(data_tick(NEWS, min_corrections=1)) == f"These data: already answered by retraining {run.run_id}."
