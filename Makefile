@@ -48,6 +48,10 @@ dvc: $(DVC) ## install DVC into .venv-dvc, an environment of its own
 demo: $(MAIN) ## the whole chain on the embedded pictures, ten captions over HTTP, a summary
 	@$(PY) -m vlm_assets demo
 
+.PHONY: drift-demo
+drift-demo: $(MAIN) ## drift is noticed, retrained away, swapped in under traffic; a bad model is taken back
+	@$(PY) -m vlm_assets drift-demo
+
 .PHONY: up
 up: $(MAIN) ## Dagster UI and daemon, MLflow and Ray Serve in this terminal; Ctrl-C stops all
 	@$(PY) -m vlm_assets up

@@ -12,6 +12,7 @@ from vlm_assets.evaluation.assets import eval_report
 from vlm_assets.monitoring.alert_sensors import check_failure_alert, run_failure_alert
 from vlm_assets.monitoring.assets import drift_report, request_log
 from vlm_assets.monitoring.checks import no_drift
+from vlm_assets.monitoring.cost_assets import cost_report
 from vlm_assets.monitoring.feedback import feedback_captions, feedback_expectations
 from vlm_assets.monitoring.sensors import (
     build_data_sensor,
@@ -48,8 +49,8 @@ retrain = dg.define_asset_job(
     description="What drift or new data ask for: the whole chain on what there is now, gate and deployment included.",
 )  # fmt: skip
 monitor = dg.define_asset_job(
-    "monitor", selection=watching | dg.AssetSelection.assets(feedback_captions),
-    config=preset_config(only=(*seen, "feedback_captions")),
+    "monitor", selection=watching | dg.AssetSelection.assets(feedback_captions, cost_report),
+    config=preset_config(only=(*seen, "feedback_captions", "cost_report")),
     description="Compact the request log, collect corrections, compare with the reference.",
 )  # fmt: skip
 evaluate = dg.define_asset_job(
@@ -69,7 +70,7 @@ sensors = [
 ]  # fmt: skip
 
 defs = dg.Definitions(
-    assets=[*assets, pictures_to_caption],
+    assets=[*assets, pictures_to_caption, cost_report],
     asset_checks=[raw_expectations, split_expectations, shard_expectations, no_drift, feedback_expectations],
     jobs=[captioner, retrain, monitor, evaluate, ask_for_captions, promote, rollback, bulk_captions],
     sensors=sensors,

@@ -32,6 +32,9 @@ def config_classes() -> dict[str, type[dg.Config]]:
     from vlm_assets.data.config import RawDatasetConfig, ShardsConfig, SplitConfig
     from vlm_assets.evaluation.config import EvalConfig
     from vlm_assets.monitoring.config import DriftConfig, RequestLogConfig
+    from vlm_assets.monitoring.cost_assets import CostConfig
+    from vlm_assets.monitoring.feedback import FeedbackConfig
+    from vlm_assets.monitoring.wishlist_assets import WishlistConfig
     from vlm_assets.release.config import PromoteConfig, ReleaseConfig, RollbackConfig
     from vlm_assets.training.config import BaseModelConfig, FinetuneConfig
 
@@ -45,6 +48,9 @@ def config_classes() -> dict[str, type[dg.Config]]:
         "released_model": ReleaseConfig,
         "request_log": RequestLogConfig,
         "drift_report": DriftConfig,
+        "cost_report": CostConfig,
+        "feedback_captions": FeedbackConfig,
+        "pictures_to_caption": WishlistConfig,
         "promote_version": PromoteConfig,
         "roll_back_champion": RollbackConfig,
         "caption_pictures": BulkConfig,

@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="Dagster UI and daemon, MLflow and Ray Serve in this terminal until Ctrl-C")
     commands.add_parser("demo", help="the whole chain on the embedded pictures, ten captions over HTTP, a summary")
+    commands.add_parser("drift-demo", help="drift, corrections, retraining, swap and rollback, seen from end to end")
     commands.add_parser("deploy", help="put the current champion on the Ray Serve at VLM_SERVE_ADDRESS")
     promote = commands.add_parser("promote", help="make a candidate champion against the gate's verdict")
     promote.add_argument("version", help="of a bundle or of a finetuned_model")
@@ -49,6 +50,10 @@ def _command(given: argparse.Namespace) -> Callable[[], int]:
         from vlm_assets.cli.demo import demo
 
         return demo
+    if name == "drift-demo":
+        from vlm_assets.cli.drift_demo import drift_demo
+
+        return drift_demo
     from vlm_assets.cli import champion
 
     if name == "promote":

@@ -16,11 +16,12 @@ from typing import Any
 import dagster as dg
 
 from vlm_assets.children import end_with_parent
-from vlm_assets.errors import DeployError
+from vlm_assets.errors import ConfigError, DeployError
 
 Log = Callable[[str], object]
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 30
+OPTIONS_VARIABLE = "VLM_SERVE_OPTIONS"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,19 @@ class ServeResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """The Ray dashboard of the standing Ray Serve; "" if there is none."""
         return self.address or os.environ.get("VLM_SERVE_ADDRESS", "")
 
+    def options(self) -> dict[str, Any] | None:
+        """Settings of the application from VLM_SERVE_OPTIONS, a JSON object; None: those that it runs with."""
+        text = os.environ.get(OPTIONS_VARIABLE, "")
+        if not text:
+            return None
+        try:
+            settings = json.loads(text)
+        except ValueError:
+            settings = None
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{OPTIONS_VARIABLE} is {text!r}; it takes a JSON object of ServingConfig's settings.")
+        return settings
+
     def deploy(self, bundle: Path, version: str, log: Log) -> Deployment:
         """Deploy or hot-update to `bundle`; raises DeployError unless a golden picture gets its recorded caption."""
         address = self.standing_address()
@@ -55,17 +69,19 @@ class ServeResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             with local_server(bundle, log, self.timeout_s) as http_url:
                 return _prove(http_url, bundle, version, standing=False)
         log(f"deploying {version} to the standing Ray Serve at {address}")
-        _deploy_standing(address, bundle, version, self.timeout_s)
+        _deploy_standing(address, bundle, version, self.options(), self.timeout_s)
         http_url = self.http_url or os.environ.get("VLM_SERVE_URL", "http://127.0.0.1:8000")
         return _prove(http_url, bundle, version, standing=True)
 
 
-def _deploy_standing(address: str, bundle: Path, version: str, timeout_s: float) -> None:
+def _deploy_standing(
+    address: str, bundle: Path, version: str, options: dict[str, Any] | None, timeout_s: float
+) -> None:
     from vlm_serving.deploying import deploy
     from vlm_serving.errors import ServingError
 
     try:
-        deploy(address, bundle, version, timeout_s=timeout_s)
+        deploy(address, bundle, version, options=options, timeout_s=timeout_s)
     except (ServingError, OSError) as error:
         raise DeployError(f"Ray Serve at {address} did not take bundle {version}: {error}") from error
 

@@ -1,0 +1,90 @@
+"""One retraining per window, whenever the daemon is killed: the real daemon, SIGKILL at random moments."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from vlm_assets.children import end_with_parent
+from vlm_assets.monitoring.retraining import FAILED, WINDOW_TAG
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parents[2]
+KILLS_PER_WINDOW = 6
+LONGEST_LIFE_S = 25.0  # a tick, its run's launch and the next tick lie within it
+PATIENCE_S = 180.0
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    shutil.copy(ROOT / "dagster_home" / "dagster.yaml", tmp_path / "dagster.yaml")
+    for name, value in {
+        "DAGSTER_HOME": str(tmp_path),
+        "VLM_SENSOR_TICK_S": "1",
+        "VLM_RETRAIN_COOLDOWN_S": "0",
+        "VLM_RETRAIN_CONFIRM_WINDOWS": "1",
+        "VLM_RETRAIN_MAX_PER_WEEK": "100",
+        "PYTHONPATH": str(ROOT),
+    }.items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@contextmanager
+def daemon(home: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """The daemon in a group of its own; killed with all of it, code server and runs that are being launched."""
+    command = [sys.executable, "-m", "dagster._daemon", "run", "-m", "tests.integration.loop_location"]
+    with (home / "daemon.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True, preexec_fn=end_with_parent
+        )
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def report(instance: dg.DagsterInstance, window: str) -> None:
+    values = {
+        "verdict": "drifted", "p_value": 0.002, "effect_size": 1.7, "n_traffic": 120, "reference_version": "model",
+        "window_id": window, "released_model_version": "release-1",
+    }  # fmt: skip
+    instance.report_runless_asset_event(dg.AssetMaterialization("drift_report", metadata=values))
+
+
+def retrainings(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    return list(instance.get_runs(dg.RunsFilter(job_name="retrain")))
+
+
+def test_one_retraining_per_window_whenever_the_daemon_is_killed(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    moments = random.Random(6)
+    for window in ("one", "two"):
+        report(instance, window)
+        for _ in range(KILLS_PER_WINDOW):
+            with daemon(tmp_path):
+                time.sleep(moments.uniform(2, LONGEST_LIFE_S))
+        with daemon(tmp_path) as process:
+            deadline_s = time.monotonic() + PATIENCE_S
+            while not any(run.tags[WINDOW_TAG] == f"model-{window}" for run in retrainings(instance)):
+                assert process.poll() is None, (tmp_path / "daemon.log").read_text()[-2000:]
+                assert time.monotonic() < deadline_s, f"no retraining for window {window}"
+                time.sleep(1)
+            time.sleep(10)  # further ticks
+    runs = retrainings(instance)
+    # a run whose process died with the daemon may be asked for again under the next attempt; a key never twice
+    keys = Counter(run.tags["dagster/run_key"] for run in runs)
+    assert set(keys.values()) == {1}, keys
+    alive = Counter(run.tags[WINDOW_TAG] for run in runs if run.status not in FAILED)
+    assert alive == {"model-one": 1, "model-two": 1}
