@@ -69,8 +69,8 @@ class Narrator(logging.Handler):
 
 
 def asset_names(defs: dg.Definitions) -> list[str]:
-    """Names of the assets that a run can materialize."""
-    return [key.to_user_string() for key in defs.resolve_asset_graph().materializable_asset_keys]
+    """Names of the assets that the whole chain materializes."""
+    return [key.to_user_string() for key in defs.resolve_job_def(JOB).asset_layer.executable_asset_keys]
 
 
 def run_chain(defs: dg.Definitions, instance: dg.DagsterInstance, narrator: Narrator) -> dg.ExecuteInProcessResult:

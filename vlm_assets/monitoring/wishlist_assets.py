@@ -9,6 +9,7 @@ from pydantic import Field
 
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.monitoring.alerts import Alert, send_alert
+from vlm_assets.monitoring.retraining import WINDOW_TAG
 from vlm_assets.monitoring.wishlist import wish_table, wishes
 from vlm_assets.resources import StoreResource, request_log_dir
 from vlm_assets.store import Draft
@@ -37,7 +38,7 @@ def pictures_to_caption(
     request_log: ArtifactRef,
     released_model: ArtifactRef,
 ) -> dg.MaterializeResult[ArtifactRef]:
-    """Ranks what the released model captioned in the window; says so to VLM_ALERT_WEBHOOK_URL, if that is set."""
+    """Ranks what the released model captioned in the window; if drift asked for it, the webhook of alerts is told."""
     from vlm_serving.feedback_log import read_feedback
     from vlm_serving.kept_pictures import read_picture_of
 
@@ -58,7 +59,8 @@ def pictures_to_caption(
 
     built = opened.build(recipe, write)
     count = built.ref.counts["pictures"]
-    send_alert(Alert("pictures to caption", _said(count, built.path), "warning"), context.log.info)
+    if WINDOW_TAG in context.run.tags:  # the drift sensor asked for it
+        send_alert(Alert("pictures to caption", _said(count, built.path), "warning"), context.log.info)
     return dg.MaterializeResult(
         value=built.ref,
         data_version=dg.DataVersion(built.ref.version),
