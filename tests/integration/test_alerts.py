@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -93,7 +94,7 @@ def test_a_failed_run_is_told_with_the_assets_own_words(receiver: Receiver):
     assert message["attachments"][0]["text"].endswith("It was asked for because of: drift.")
 
 
-def test_each_failed_check_is_told_once(receiver: Receiver):
+def test_each_failed_check_is_told_once(receiver: Receiver, tmp_path: Path):
     @dg.asset
     def data() -> int:
         return 1
@@ -102,8 +103,9 @@ def test_each_failed_check_is_told_once(receiver: Receiver):
     def is_large() -> dg.AssetCheckResult:
         return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description="1 < 5")
 
-    with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_sensor_context(instance=instance)
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:  # SQLite, as on one machine
+        defs = dg.Definitions([data], asset_checks=[is_large])
+        context = dg.build_sensor_context(instance=instance, definitions=defs)
         check_failure_alert(context)
         dg.materialize([data, is_large], instance=instance)
         check_failure_alert(context)

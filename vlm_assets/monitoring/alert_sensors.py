@@ -8,7 +8,6 @@ from vlm_assets.monitoring.alerts import Alert, send_alert
 from vlm_assets.monitoring.config import tick_s
 
 TICK_S = 30
-CHECKS_PER_TICK = 50
 
 
 @dg.run_failure_sensor(
@@ -33,30 +32,19 @@ def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
     description="Tells the webhook of every asset check that did not pass.",
 )
 def check_failure_alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Reads the evaluations behind the cursor, so that each is told of once; the first look only notes where it is."""
+    """Looks at the latest result of every check, and tells of those that it has not seen; the first look tells none."""
+    graph: Any = context.repository_def.asset_graph if context.repository_def else None
+    keys = list(graph.asset_check_keys) if graph else []
+    found = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).values()
     seen = int(context.cursor) if context.cursor else None
-    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    records: Any = context.instance.event_log_storage.get_event_records(
-        dg.EventRecordsFilter(kind, after_cursor=seen), limit=CHECKS_PER_TICK if seen is not None else 1,
-        ascending=seen is not None,
-    )  # fmt: skip
-    if records:
-        context.update_cursor(str(records[-1].storage_id if seen is not None else records[0].storage_id))
-    elif seen is None:
-        context.update_cursor("0")
-    failed = (
-        [one for one in map(_evaluation, records) if one is not None and not one.passed] if seen is not None else []
-    )
+    context.update_cursor(str(max([seen or 0, *(one.id for one in found)])))
+    new = [one for one in found if seen is not None and one.id > seen]
+    failed = [one.evaluation for one in new if one.evaluation and not one.evaluation.passed]
     for one in failed:
         severity = "warning" if one.severity == dg.AssetCheckSeverity.WARN else "error"
         name = f"{one.asset_key.to_user_string()}: {one.check_name}"
         send_alert(Alert(f"check did not pass: {name}", one.description or "", severity), context.log.info)
-    return dg.SkipReason(f"{len(records) if seen is not None else 0} checks looked at, {len(failed)} did not pass.")
-
-
-def _evaluation(record: Any) -> Any:
-    event = record.event_log_entry.dagster_event
-    return event.asset_check_evaluation_data if event else None
+    return dg.SkipReason(f"{len(new)} new results of checks, {len(failed)} did not pass.")
 
 
 def _reason(context: dg.RunFailureSensorContext) -> str:

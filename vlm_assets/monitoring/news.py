@@ -52,10 +52,7 @@ def source_fingerprint() -> str:
     from vlm_assets.data.config import RawDatasetConfig
 
     ops: Mapping[str, Any] = (preset_config() or {}).get("ops", {})
-    settings: dict[str, Any] = dict((ops.get("raw_dataset") or {}).get("config", {}))
-    if source := settings.get("source"):
-        ((kind, values),) = source.items()  # as Dagster spells a choice
-        settings["source"] = {"kind": kind, **(values or {})}
+    settings: Mapping[str, Any] = (ops.get("raw_dataset") or {}).get("config", {})
     chosen = RawDatasetConfig(**settings).source
     return chosen.open().fingerprint() if hasattr(chosen, "open") else ""
 
