@@ -35,11 +35,13 @@ def check_failure_alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Looks at the latest result of every check, and tells of those that it has not seen; the first look tells none."""
     graph: Any = context.repository_def.asset_graph if context.repository_def else None
     keys = list(graph.asset_check_keys) if graph else []
-    found = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).values()
-    seen = int(context.cursor) if context.cursor else None
-    context.update_cursor(str(max([seen or 0, *(one.id for one in found)])))
-    new = [one for one in found if seen is not None and one.id > seen]
-    failed = [one.evaluation for one in new if one.evaluation and not one.evaluation.passed]
+    latest = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).values()
+    found = [(one.event.timestamp, one.evaluation) for one in latest if one.event]
+    done = [(at_s, one) for at_s, one in found if isinstance(one, dg.AssetCheckEvaluation)]  # others are only planned
+    seen_s = float(context.cursor) if context.cursor else None
+    context.update_cursor(repr(max([seen_s or 0.0, *(at_s for at_s, _ in done)])))
+    new = [one for at_s, one in done if seen_s is not None and at_s > seen_s]
+    failed = [one for one in new if not one.passed]
     for one in failed:
         severity = "warning" if one.severity == dg.AssetCheckSeverity.WARN else "error"
         name = f"{one.asset_key.to_user_string()}: {one.check_name}"

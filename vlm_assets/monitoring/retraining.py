@@ -23,6 +23,7 @@ P_VALUE_TAG = "vlm/drift_p_value"
 EFFECT_TAG = "vlm/drift_effect_size"
 DATA_TAG = "vlm/retrain_data"
 ATTEMPT_TAG = "vlm/retrain_attempt"
+NO_RETRIES = {"dagster/max_retries": "0"}  # attempts are counted here: the instance's retries would run beside them
 HISTORY_RUNS = 100  # enough to see every attempt for a cause: attempts are few and a cooldown lies between causes
 WEEK_S = 7 * 24 * 3600.0
 
@@ -128,7 +129,7 @@ def _device_hours(record: Any) -> float:
 
 
 def _request(cause: Cause, attempt: int) -> dg.RunRequest:
-    tags = {REASON_TAG: cause.kind, **cause.tags, ATTEMPT_TAG: str(attempt)}
+    tags = {REASON_TAG: cause.kind, **cause.tags, ATTEMPT_TAG: str(attempt), **NO_RETRIES}
     return dg.RunRequest(run_key=f"{cause.kind}-{cause.identity}-{attempt}", tags=tags)
 
 

@@ -106,6 +106,7 @@ def test_drift_requests_one_run_that_says_why(instance, tick):
         "vlm/drift_p_value": "0.002",
         "vlm/drift_effect_size": "1.7",
         "vlm/retrain_attempt": "1",
+        "dagster/max_retries": "0",
     }
 
 
