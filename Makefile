@@ -9,6 +9,7 @@ PY := .venv/bin/python
 MAIN := .venv/.main-installed
 DEV := .venv/.dev-installed
 DVC := .venv-dvc/.installed
+ALIBI := .venv-alibi/.installed
 INSTALL := tools/install.sh
 export PYTHON
 # The instance that the demo writes and the UI shows; set DAGSTER_HOME yourself for another one.
@@ -43,6 +44,18 @@ $(DVC): tools/dvc-constraints.txt tools/install_dvc.sh | $(MAIN)
 .PHONY: dvc
 dvc: $(DVC) ## install DVC into .venv-dvc, an environment of its own
 	@echo "ready: .venv-dvc/bin/dvc"
+
+$(ALIBI): tools/alibi-constraints.txt tools/install_alibi.sh | $(MAIN)
+	@tools/install_alibi.sh
+	@touch $@
+
+.PHONY: alibi
+alibi: $(ALIBI) ## install Alibi Detect into .venv-alibi, an environment of its own
+	@echo "ready: drift_report takes detector: alibi"
+
+.PHONY: test-alibi
+test-alibi: $(DEV) $(ALIBI) ## the test of Alibi Detect as the drift detector, which is skipped elsewhere
+	$(PYTEST) tests/integration/test_alibi.py
 
 .PHONY: demo
 demo: $(MAIN) ## the whole chain on the embedded pictures, ten captions over HTTP, a summary
@@ -124,8 +137,8 @@ soak: $(DEV) ## a server at 80 % load, the slope of its memory: make soak MINUTE
 	$(PY) -W ignore -m tests.load.soak --minutes $(or $(MINUTES),30)
 
 .PHONY: bench-drift
-bench-drift: $(DEV) ## false alarms and power of the drift test
-	$(PY) -m tests.benchmarks.bench_drift
+bench-drift: $(DEV) ## false alarms and power of the drift test on real drawings; run `make demo` first
+	OMP_NUM_THREADS=1 $(PY) -W ignore -m tests.benchmarks.bench_drift $(ARGS)
 
 .PHONY: clean-state
 clean-state: ## remove every run, artifact and log of dagster_home; presets and dagster.yaml stay

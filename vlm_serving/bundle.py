@@ -20,6 +20,7 @@ SEAL = "bundle.json"
 CONTRACT = "contract.json"
 GOLDEN = "golden.json"
 REFERENCE = "reference.parquet"
+WORDS = "words.json"  # of the captions that it was trained on, sorted: what else it says is unknown
 GENERATION = "generation.json"
 CARD = "README.md"
 SCHEMA_VERSION = 1

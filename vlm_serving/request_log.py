@@ -41,6 +41,9 @@ SCHEMA = pa.schema(
         ("latency_ms", pa.float32()),
         ("picture_sha256", pa.string()),
         ("thumbnail", pa.binary()),
+        ("colourfulness", pa.float32()),
+        ("sharpness", pa.float32()),
+        ("entropy_bits", pa.float32()),
     ]
 )
 PREFIX = "requests-"
@@ -70,6 +73,9 @@ class LogRow:
     latency_ms: float
     picture_sha256: str
     thumbnail: bytes | None = None  # a small JPEG, upright; only if the settings ask for it
+    colourfulness: float | None = None  # this and the next: of picture_stats, None in rows from before they were kept
+    sharpness: float | None = None
+    entropy_bits: float | None = None
 
 
 class RequestLog:

@@ -303,4 +303,7 @@ def _row(answer: Answer, index: int, picture: Prepared, request_id: str) -> LogR
         latency_ms=answer.total_ms,
         picture_sha256=picture.sha256,
         thumbnail=picture.thumbnail,
+        colourfulness=picture.statistics.colourfulness,
+        sharpness=picture.statistics.sharpness,
+        entropy_bits=picture.statistics.entropy_bits,
     )

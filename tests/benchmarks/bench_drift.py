@@ -1,197 +1,230 @@
-"""How often drift detectors cry wolf, and how often they see the wolf: ours and Evidently's, on the same draws.
+"""How often drift detectors cry wolf, and how often they see the wolf: ours, Evidently's and Alibi's on the same draws.
 
-    python tests/benchmarks/bench_drift.py                         # 64 independent normal dimensions, ~2 minutes
-    python tests/benchmarks/bench_drift.py --bundle PATH           # a bundle's reference: a real model, real pictures
-    python tests/benchmarks/bench_drift.py --embeddings rows.npy   # any (n, d) array
+    make demo && make bench-drift          # the released model of the store, OpenMoji drawings it was not trained on
 
-Each cell is the share of draws that raise an alarm, with the number of draws; "-" where fewer than five fitted into the
-cell's time. Draws of given embeddings are disjoint halves of them, so windows larger than half are left out.
+Prints Markdown tables, writes build/bench_drift.json after every part and docs/pictures/drift-power.png. Draws are
+random disjoint rows of a pool, so labels are exchangeable by construction; draws overlap in pictures, hence the rates
+are a little less certain than their number says. `--parts` chooses among false, power, year.
 """
 
 import argparse
 import json
+import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vlm_assets.monitoring.drift import DRIFTED, Threshold, decide, mmd_permutation_test
+from tests.benchmarks.drift_pictures import HARMFUL, UNCHANGED, Pictures, Rows, load
+from tests.benchmarks.drift_rivals import alibi, evidently
+from vlm_assets.monitoring.alibi import DEFAULT_PYTHON, PYTHON_VARIABLE
+from vlm_assets.monitoring.config import DriftConfig
+from vlm_assets.monitoring.drift import DRIFTED, Threshold, decide, embedding_test
+from vlm_assets.resources import StoreResource
 
-Rows = NDArray[np.float64]
-Draw = Callable[[int, int, np.random.Generator], tuple[Rows, Rows]]
-Alarms = Callable[[Rows, Rows, int], tuple[bool, ...]]
-
-DIMENSIONS = 64
-SHIFT = 0.1  # of each dimension's standard deviation
-WINDOWS = ((500, 50), (500, 100), (500, 500), (5000, 5000))  # (reference, window)
-MIN_DRAWS = 5
-EVIDENTLY_MMD_MAX_ROWS = 1000  # unlike ours it does not subsample: 3 s at 5,000 rows, 20 s with bootstrap
-OUR_SHARE = 0.4  # of the time: rates near 1 % need many draws
-
-
-@dataclass(frozen=True)
-class Detector:
-    """One or several alarms from one computation; `share` of the time of a cell."""
-
-    names: tuple[str, ...]
-    alarms: Alarms
-    share: float
-    max_rows: float = float("inf")  # larger windows are left out: one computation takes longer than a cell may
+ALPHA = 0.01
+PERMUTATIONS = 1_999  # the smallest p is 0.001
+REFERENCE = 200  # about a validation split; windows of 500 and 5,000 are compared by 500 of their rows
+WINDOWS = (50, 100, 500, 5_000)
+POWER_WINDOWS = (50, 100, 200, 400)
+POWER_REFERENCE = 200
+YEAR_REFERENCE, YEAR_WINDOW = 53, 50  # the demo's own reference
+PLOT = Path("docs/pictures/drift-power.png")
+OURS, VERDICT = "ours, p <= 0.01", "ours, verdict (and effect >= 1)"
+Table = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Alarms of one detector at one window."""
+class Budget:
+    """Draws of ours, and seconds for each cell of a rival."""
 
-    detector: str
-    shifted: bool
-    reference: int
-    window: int
     draws: int
-    alarms: int
-    seconds_each: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.alarms / self.draws:.1f} % ({self.draws})" if self.draws >= MIN_DRAWS else "-"
+    power_draws: int
+    rival_s: float
 
 
-def ours(x: Rows, y: Rows, seed: int) -> tuple[bool, ...]:
-    """The permutation test alone, and the verdict, which asks for a harmful effect as well."""
-    test = mmd_permutation_test(x, y, seed=seed)
-    return test.p_value <= Threshold().alpha, decide(test, Threshold()) == DRIFTED
+def draw(reference: Rows, traffic: Rows, n: int, m: int, generator: np.random.Generator) -> tuple[Rows, Rows]:
+    """Disjoint random rows: `n` of the reference, `m` of the traffic, where row i is the same drawing in both."""
+    rows = generator.permutation(len(reference))[: n + m]
+    return reference[rows[:n]], traffic[rows[n:]]
 
 
-def detectors() -> list[Detector]:
-    """Ours and Evidently's embedding detectors, at their defaults and with the switches they offer."""
-    import pandas as pd
-    from evidently.metrics.embeddings import DistanceDriftMethod, MMDDriftMethod, ModelDriftMethod, RatioDriftMethod
-
-    def evidently(method) -> Alarms:
-        def alarms(x: Rows, y: Rows, seed: int) -> tuple[bool, ...]:
-            np.random.seed(seed)
-            reference, current = (pd.DataFrame(side).add_prefix("e") for side in (x, y))
-            return (bool(method(current, reference)[1]),)
-
-        return alarms
-
-    theirs = {
-        "Evidently model (AUC > 0.55)": ModelDriftMethod(),
-        "Evidently model, bootstrap": ModelDriftMethod(bootstrap=True),
-        "Evidently ratio": RatioDriftMethod(),
-        "Evidently distance": DistanceDriftMethod(),
-        "Evidently distance, bootstrap": DistanceDriftMethod(bootstrap=True),
-        "Evidently MMD (> 0.015)": MMDDriftMethod(),
-        "Evidently MMD, bootstrap": MMDDriftMethod(bootstrap=True),
-        "Evidently MMD, bootstrap, q 0.95": MMDDriftMethod(bootstrap=True, quantile_probability=0.95),
-    }
-    share = (1 - OUR_SHARE) / len(theirs)
-    return [
-        Detector(("permutation MMD, p <= 0.01 (ours)", "... and effect >= 1 (our verdict)"), ours, OUR_SHARE),
-        *(
-            Detector((name,), evidently(method), share, EVIDENTLY_MMD_MAX_ROWS if "MMD" in name else float("inf"))
-            for name, method in theirs.items()
-        ),
-    ]
+def our_alarms(x: Rows, y: Rows, seed: int, permutations: int = PERMUTATIONS) -> tuple[bool, bool]:
+    """By significance alone, and the verdict."""
+    test = embedding_test(x, y, permutations=permutations, seed=seed)
+    return test.p_value <= ALPHA, decide(test, Threshold(ALPHA)) == DRIFTED
 
 
-def gaussian(n: int, m: int, generator: np.random.Generator) -> tuple[Rows, Rows]:
-    """Two samples of N(0, I)."""
-    return generator.normal(size=(n, DIMENSIONS)), generator.normal(size=(m, DIMENSIONS))
+def rate(alarms: list[bool]) -> dict[str, float]:
+    """A share and of how many."""
+    return {"alarms": sum(alarms), "draws": len(alarms)}
 
 
-def halves_of(pool: Rows) -> Draw:
-    """Draws of disjoint rows of a pool."""
-
-    def draw(n: int, m: int, generator: np.random.Generator) -> tuple[Rows, Rows]:
-        rows = generator.permutation(len(pool))[: n + m]
-        return pool[rows[:n]], pool[rows[n:]]
-
-    return draw
+def false_alarms(pictures: Pictures, budget: Budget) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """(detector, window, rate) without drift."""
+    yield from at_windows(pictures.pool, pictures.pool, REFERENCE, WINDOWS, budget.draws, budget)
 
 
-def windows_of(pool: Rows | None) -> list[tuple[int, int]]:
-    """The windows that the data can fill; reference sizes shrink to half of a small pool."""
-    if pool is None:
-        return list(WINDOWS)
-    half = len(pool) // 2
-    return [(min(n, len(pool) - m), m) for n, m in WINDOWS if m <= half]
+def flat_alarms(pictures: Pictures, budget: Budget) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """(detector, window, rate) where traffic lost its outlines: what a detector is for."""
+    sides = pictures.changed[UNCHANGED], pictures.changed["flat"]
+    yield from at_windows(*sides, POWER_REFERENCE, (200,), budget.power_draws, budget)
 
 
-def measure(
-    detector: Detector, draw: Draw, size: tuple[int, int], shift: Rows, most: int, limit_s: float
-) -> list[Cell]:
-    """Alarms of a detector on fresh draws until there are `most` or the time is over."""
-    generator = np.random.default_rng(20)  # the same draws for every detector
-    counts, draws, started_s = np.zeros(len(detector.names), dtype=int), 0, time.perf_counter()
-    if max(size) > detector.max_rows:
-        most = 0
-    while draws < most and time.perf_counter() - started_s < limit_s:
-        x, y = draw(*size, generator)
-        counts += detector.alarms(x, y + shift, draws)
-        draws += 1
-    each_s = (time.perf_counter() - started_s) / max(1, draws)
-    shifted = bool(np.any(shift))
-    return [
-        Cell(name, shifted, *size, draws, int(count), each_s)
-        for name, count in zip(detector.names, counts, strict=True)
-    ]
+def at_windows(
+    reference: Rows, traffic: Rows, n: int, windows: tuple[int, ...], draws: int, budget: Budget
+) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """The same draws for every detector; a rival gets through as many as its time allows."""
+    rivals, python = evidently(), Path(os.environ.get(PYTHON_VARIABLE) or DEFAULT_PYTHON)
+    for m in windows:
+        ours = [our_alarms(*each, seed) for seed, each in enumerate(fresh(reference, traffic, n, m, draws))]
+        yield OURS, str(m), rate([one for one, _ in ours])
+        yield VERDICT, str(m), rate([one for _, one in ours])
+        if m > 500:
+            continue  # several minutes each
+        for name, alarm in rivals.items():
+            started_s, alarms = time.perf_counter(), []
+            for x, y in fresh(reference, traffic, n, m, draws):
+                alarms.append(alarm(x, y))
+                if time.perf_counter() - started_s > budget.rival_s:
+                    break
+            yield name, str(m), rate(alarms)
+        if python.is_file():
+            few = list(fresh(reference, traffic, n, m, 20))
+            yield "Alibi Detect MMD (p < 0.05)", str(m), rate(alibi(python, few, budget.rival_s))
 
 
-def tables(cells: list[Cell], sizes: list[tuple[int, int]]) -> Iterator[str]:
-    """Two Markdown tables: false alarms, and alarms at the shift."""
-    for shifted, title in ((False, "False alarms (no drift)"), (True, f"Alarms at +{SHIFT} standard deviation each")):
-        yield f"\n| {title} | " + " | ".join(f"{n} / {m}" for n, m in sizes) + " |"
-        yield "|---" * (len(sizes) + 1) + "|"
-        rows = [cell for cell in cells if cell.shifted == shifted]
-        for name in dict.fromkeys(cell.detector for cell in rows):
-            found = {(cell.reference, cell.window): str(cell) for cell in rows if cell.detector == name}
-            yield f"| {name} | " + " | ".join(found[size] for size in sizes) + " |"
+def fresh(reference: Rows, traffic: Rows, n: int, m: int, draws: int) -> Iterator[tuple[Rows, Rows]]:
+    """The same draws at every call."""
+    generator = np.random.default_rng(20)
+    return (draw(reference, traffic, n, m, generator) for _ in range(draws))
 
 
-def read_pool(options: argparse.Namespace) -> Rows | None:
-    """The embeddings asked for, (n, d), or None for the gaussian ones."""
-    if options.embeddings:
-        return np.load(options.embeddings).astype(np.float64)
-    if options.bundle:
-        from vlm_assets.monitoring.features import read_reference
+def power(pictures: Pictures, budget: Budget) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """(change, window, shares of alarms) and the mean effect."""
+    for name, changed in pictures.changed.items():
+        for m in POWER_WINDOWS:
+            sides = fresh(pictures.changed[UNCHANGED], changed, POWER_REFERENCE, m, budget.power_draws)
+            tests = [embedding_test(x, y, permutations=499, seed=seed) for seed, (x, y) in enumerate(sides)]
+            yield (
+                name,
+                str(m),
+                {
+                    "significant": float(np.mean([test.p_value <= ALPHA for test in tests])),
+                    "drifted": float(np.mean([decide(test, Threshold(ALPHA)) == DRIFTED for test in tests])),
+                    "effect": float(np.mean([test.effect_size for test in tests])),
+                    "auc": float(np.mean([test.classifier_auc or 0.0 for test in tests])),
+                    "draws": len(tests),
+                    "cider": pictures.cider[name],
+                },
+            )
 
-        return read_reference(options.bundle).embeddings.astype(np.float64)
-    return None
+
+def year(pictures: Pictures, windows: int) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """A year of hourly windows against one reference, without drift: the real settings, as the asset uses them."""
+    config, generator = DriftConfig(), np.random.default_rng(7)
+    order = generator.permutation(len(pictures.pool))
+    reference, rest = pictures.pool[order[:YEAR_REFERENCE]], order[YEAR_REFERENCE:]
+    significant = drifted = confirmed = in_a_row = at_one_percent = 0
+    for look in range(1, windows + 1):
+        window = pictures.pool[generator.choice(rest, YEAR_WINDOW, replace=False)]
+        test = embedding_test(reference, window, permutations=config.permutations, seed=look)
+        at_one_percent += test.p_value <= ALPHA
+        significant += test.p_value <= config.threshold(look).alpha
+        in_a_row = in_a_row + 1 if decide(test, config.threshold(look)) == DRIFTED else 0
+        drifted += in_a_row > 0
+        confirmed += in_a_row >= config.confirm_windows
+    counts = {"windows": windows, "p <= 0.01": at_one_percent, "p <= alpha of the look": significant}
+    yield "year", str(windows), {**counts, "drifted": drifted, "confirmed": confirmed, "promised": config.alpha}
+
+
+def year_alpha(pictures: Pictures, draws: int) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """(change, window, verdicts) at n = 200 with what one window of a year may spend."""
+    config = DriftConfig()
+    for name in HARMFUL:
+        sides = fresh(pictures.changed[UNCHANGED], pictures.changed[name], 200, 200, draws)
+        tests = [embedding_test(x, y, permutations=config.permutations, seed=seed) for seed, (x, y) in enumerate(sides)]
+        yield name, "200", rate([decide(test, config.threshold(1)) == DRIFTED for test in tests])
+
+
+def markdown(cells: Table, first: str) -> str:
+    """One row per name, one column per window."""
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    lines = [f"| {first} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in cells.items():
+        lines.append(f"| {name} | {' | '.join(said(row[column]) if column in row else '-' for column in columns)} |")
+    return "\n".join(lines)
+
+
+def said(cell: dict[str, float]) -> str:
+    """A cell as text."""
+    if "alarms" in cell:
+        return f"{100 * cell['alarms'] / cell['draws']:.1f} % ({cell['draws']})"
+    if "significant" in cell:
+        return f"{cell['significant']:.2f} / {cell['drifted']:.2f}, effect {cell['effect']:.2f}"
+    return ", ".join(f"{name} {value:g}" for name, value in cell.items())
+
+
+def plot(cells: Table, path: Path) -> None:
+    """Power over the size of a window: significance on the left, the verdict on the right."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.2, 3.6), dpi=100, layout="constrained")
+    for axes, what, title in zip(
+        figure.subplots(1, 2), ("significant", "drifted"), ("p ≤ 0.01", "p ≤ 0.01 and effect ≥ 1: drifted"), strict=True
+    ):
+        for number, (name, row) in enumerate(cells.items()):
+            shares = [row[str(m)][what] for m in POWER_WINDOWS if str(m) in row]
+            label = f"{name} (CIDEr {next(iter(row.values()))['cider']:.2f})"
+            style = "-" if name in HARMFUL else "--"
+            axes.plot(POWER_WINDOWS[: len(shares)], shares, style, marker="o", ms=4, color=f"C{number}", label=label)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("pictures in the window")
+        axes.set_ylim(-0.03, 1.03)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("share of draws")
+    figure.axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
 
 
 def main() -> None:
-    """Measure, print the tables, write the numbers."""
+    """Measure part by part, print and keep each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, help="a bundle directory with reference.parquet")
-    parser.add_argument("--embeddings", type=Path, help="an .npy file of (n, d) embeddings")
-    parser.add_argument("--budget-s", type=float, default=120.0, help="time for all cells together")
-    parser.add_argument("--draws", type=int, default=1000, help="at most so many per cell")
-    parser.add_argument("--json", type=Path, default=Path("build/bench_drift.json"), help="where to write the numbers")
+    parser.add_argument("--store", type=Path, help="a store that `make demo` filled; default: that of DAGSTER_HOME")
+    parser.add_argument("--parts", default="false,power,flat,alpha,year", help="which, by commas")
+    parser.add_argument("--draws", type=int, default=500, help="of the false alarms")
+    parser.add_argument("--power-draws", type=int, default=30)
+    parser.add_argument("--windows", type=int, default=8760, help="of the year")
+    parser.add_argument("--rival-s", type=float, default=4.0, help="seconds for each cell of another detector")
+    parser.add_argument("--json", type=Path, default=Path("build/bench_drift.json"))
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    pool = read_pool(options)
-    sizes, draw = windows_of(pool), gaussian if pool is None else halves_of(pool)
-    deviation = np.ones(DIMENSIONS) if pool is None else pool.std(axis=0)
-    limit_s = options.budget_s / max(1, 2 * len(sizes))
-    cells = [
-        cell
-        for detector in detectors()
-        for size in sizes
-        for shift in (0 * deviation, SHIFT * deviation)
-        for cell in measure(detector, draw, size, shift, options.draws, limit_s * detector.share)
-    ]
-    what = (
-        f"{DIMENSIONS} normal dimensions" if pool is None else f"{len(pool)} embeddings of {pool.shape[1]} dimensions"
-    )
-    print(f"{what}; reference / window rows; share of draws with an alarm (draws)")
-    print("\n".join(tables(cells, sizes)))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps([asdict(cell) for cell in cells], indent=1) + "\n")
-    print(f"\nwritten: {options.json}")
+    store = options.store or Path(StoreResource().open().uri)
+    pictures = load(store, options.json.with_suffix(".npz"))
+    budget = Budget(options.draws, options.power_draws, options.rival_s)
+    parts = {
+        "false": ("False alarms", false_alarms(pictures, budget)),
+        "power": ("Change", power(pictures, budget)),
+        "flat": ("Alarms at flat", flat_alarms(pictures, budget)),
+        "alpha": ("Verdict at a year's alpha", year_alpha(pictures, 2)),
+        "year": ("A year without drift", year(pictures, options.windows)),
+    }
+    kept: dict[str, Table] = json.loads(options.json.read_text()) if options.json.is_file() else {}
+    for part in options.parts.split(","):
+        title, cells = parts[part]
+        started_s, table = time.perf_counter(), {}
+        for name, column, cell in cells:
+            table.setdefault(name, {})[column] = cell
+        kept[part] = table
+        options.json.write_text(json.dumps(kept, indent=1) + "\n")
+        print(f"\n{markdown(table, title)}\n({time.perf_counter() - started_s:.0f} s)", flush=True)
+    if "power" in kept:
+        plot(kept["power"], PLOT)
 
 
 if __name__ == "__main__":

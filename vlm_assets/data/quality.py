@@ -4,18 +4,15 @@ A fault either drops the picture or caption, or only flags it: counted and liste
 model can learn from is dropped; what may be meant (a dark coat on black, an animation) is flagged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from vlm_assets.data.picture_file import PICTURE_SUFFIXES, SUFFIXES
-from vlm_serving.picture_stats import picture_statistics
-
-SHARPNESS_SIDE_PX = 256  # the longer side at which sharpness is measured, so that resolution does not count
+from vlm_serving.picture_stats import entropy_bits, light, sharpness
 
 DROPS = {  # by name, what each means
     "too_small": "the shorter side is below `min_side_px`",
@@ -102,8 +99,8 @@ class PictureSignals:
 
 def measure(picture: Image.Image) -> PictureSignals:
     """Signals of a decoded RGB picture."""
-    statistics, grey = picture_statistics(picture), picture.convert("L")
-    return PictureSignals(entropy_bits(grey), sharpness(grey), statistics.brightness, statistics.contrast)
+    grey = picture.convert("L")
+    return PictureSignals(entropy_bits(grey), sharpness(grey), *light(picture))
 
 
 def picture_faults(
@@ -111,28 +108,6 @@ def picture_faults(
 ) -> list[Fault]:
     """All limits that a picture misses, those that drop it first. `row` is its row of the raw snapshot."""
     return [*_shape_faults(row["width"], row["height"], limits), *_light_faults(signals, limits), *_file_faults(row)]
-
-
-def entropy_bits(grey: Image.Image) -> float:
-    """Shannon entropy of the 256 levels of a grey picture, 0..8 bits."""
-    counts: Sequence[int] = grey.histogram()
-    shares = np.asarray(counts, dtype=np.float64) / (grey.width * grey.height)
-    present = shares[shares > 0]
-    return abs(float(-(present * np.log2(present)).sum()))
-
-
-def sharpness(grey: Image.Image) -> float:
-    """Variance of the Laplacian of a grey picture, brought to at most 256 px, in squared levels of 0..255.
-
-    J. L. Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy: a comparative study", ICPR 2000.
-    """
-    small = grey.copy()
-    small.thumbnail((SHARPNESS_SIDE_PX, SHARPNESS_SIDE_PX), Image.Resampling.BOX)
-    if min(small.size) < 3:
-        return 0.0
-    levels = np.asarray(small, dtype=np.float32)  # (h, w)
-    around = levels[1:-1, :-2] + levels[1:-1, 2:] + levels[:-2, 1:-1] + levels[2:, 1:-1]
-    return float((around - 4 * levels[1:-1, 1:-1]).var())
 
 
 def _shape_faults(width_px: int, height_px: int, limits: QualityLimits) -> list[Fault]:

@@ -9,16 +9,19 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from vlm_assets.contracts import ArtifactRef, Recipe
+from vlm_assets.monitoring.alibi import alibi_detector
 from vlm_assets.monitoring.compaction import ROWS, SCHEMA, SUMMARY, read_window, write_window
 from vlm_assets.monitoring.config import DriftConfig, RequestLogConfig
+from vlm_assets.monitoring.history import BEFORE, FIRST, NAME, predecessor, read_history
 from vlm_assets.monitoring.plots import png_markdown
-from vlm_assets.monitoring.report import PAGE, PLOT, headline, read_report, write_report
+from vlm_assets.monitoring.report import PAGE, PLOT, headline, permutation_detector, read_report, write_report
 from vlm_assets.resources import StoreResource, request_log_dir
 
 GROUP = "monitoring"
 OWNERS = ["team:vlm"]
-REQUEST_LOG_VERSION = "2"
-DRIFT_REPORT_VERSION = "1"
+REQUEST_LOG_VERSION = "3"
+DRIFT_REPORT_VERSION = "2"
+DATA_VERSION_TAG = "dagster/data_version"
 SAMPLE_ROWS = 5
 SECONDS_PER_HOUR = 3600.0
 
@@ -60,9 +63,17 @@ def drift_report(
 ):
     """Compare the traffic that this very model answered with the reference in its bundle. Too little is no error."""
     opened = store.open()
-    recipe = Recipe("drift_report", DRIFT_REPORT_VERSION, config.model_dump(), parents=(request_log, released_model))
+    before = predecessor(opened, _latest_version(context), request_log, released_model, DRIFT_REPORT_VERSION)
+    recipe = Recipe(
+        NAME, DRIFT_REPORT_VERSION, config.model_dump(), parents=(request_log, released_model),
+        inputs={BEFORE: before.version if before else ""},
+    )  # fmt: skip
+    history = read_history(opened.directory(before)) if before else FIRST
     log, released = opened.directory(request_log), opened.directory(released_model)
-    built = opened.build(recipe, lambda draft: draft.counts.update(write_report(log, released, draft.path, config)))
+    detector = alibi_detector(context) if config.detector == "alibi" else permutation_detector
+    built = opened.build(
+        recipe, lambda draft: draft.counts.update(write_report(log, released, draft.path, config, history, detector))
+    )
     report = read_report(built.path)
     context.log.info(headline(report))
     return dg.MaterializeResult(
@@ -70,6 +81,14 @@ def drift_report(
         data_version=dg.DataVersion(built.ref.version),
         metadata=_drift_metadata(report, built.path, released_model),
     )
+
+
+def _latest_version(context: dg.AssetExecutionContext) -> str | None:
+    """The version of the report that was made last, by the event log."""
+    event = context.instance.get_latest_materialization_event(context.asset_key)
+    if event is None or event.asset_materialization is None:
+        return None
+    return (event.asset_materialization.tags or {}).get(DATA_VERSION_TAG)
 
 
 def _log_metadata(ref: ArtifactRef, path: Path) -> dict[str, Any]:
@@ -93,15 +112,24 @@ def _drift_metadata(report: dict[str, Any], path: Path, released_model: Artifact
         "n_reference": report["n_reference"],
         "reference_version": report["reference_version"],
         "window_id": report["window_id"],
+        "windows_in_a_row": report["windows_in_a_row"],
+        "confirmed": report["confirmed"],
+        "judged_windows": report["look"],
+        "detector": report["detector"],
         "released_model_version": released_model.version,
         "dagster/uri": str(path),
     }
     if report["p_value"] is None:
         return metadata
+    tests = {name: report[name] for name in ("p_mmd", "p_classifier", "classifier_auc") if report[name] is not None}
     return {
         **metadata,
         "p_value": report["p_value"],
         "effect_size": report["effect_size"],
+        "alpha": report["alpha"],
+        **tests,
+        "features drifted": ", ".join(row["feature"] for row in report["features"] if row["drifted"]) or "none",
+        "features not compared": ", ".join(report["untested"]) or "none",
         "features": dg.MetadataValue.table([dg.TableRecord(row) for row in report["features"]]),
         "evidently": dg.MetadataValue.path(path / PAGE),
         "plot": dg.MetadataValue.md(png_markdown((path / PLOT).read_bytes(), headline(report))),

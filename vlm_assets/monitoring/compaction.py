@@ -33,9 +33,13 @@ SCHEMA = pa.schema(
         ("latency_ms", pa.float64()),
         ("picture_sha256", pa.string()),
         ("thumbnail", pa.binary()),
+        ("colourfulness", pa.float64()),
+        ("sharpness", pa.float64()),
+        ("entropy_bits", pa.float64()),
     ]
 )
-OPTIONAL = {"thumbnail"}  # a small JPEG, where serving keeps them
+# A small JPEG, where serving keeps them, and what replicas of an earlier version do not measure.
+OPTIONAL = {"thumbnail", "colourfulness", "sharpness", "entropy_bits"}
 
 
 @dataclass(frozen=True)

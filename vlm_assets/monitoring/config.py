@@ -1,13 +1,16 @@
 """Settings of the watch: what a window of traffic is, when a difference is drift, how often to retrain."""
 
+import math
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field, model_validator
 
 from vlm_assets.errors import ConfigError
 from vlm_assets.monitoring.drift import Threshold
+from vlm_assets.monitoring.spending import alpha_of_look
 
 COOLDOWN_VARIABLE = "VLM_RETRAIN_COOLDOWN_S"
 ATTEMPTS_VARIABLE = "VLM_RETRAIN_MAX_ATTEMPTS"
@@ -27,7 +30,22 @@ class RequestLogConfig(dg.Config):
 class DriftConfig(dg.Config):
     """How traffic is compared with the reference, and when the difference is drift."""
 
-    alpha: float = Field(default=0.01, gt=0, lt=1, description="False-alarm rate of one window.")
+    detector: Literal["permutation", "alibi"] = Field(
+        default="permutation",
+        description="permutation = squared MMD and a classifier; alibi = Alibi Detect's MMD, after `make alibi`",
+    )
+    alpha: float = Field(
+        default=0.1, gt=0, lt=1, description="Chance of any false alarm among `windows` windows, by significance alone."
+    )
+    windows: int = Field(
+        default=8_760, ge=1, description="Windows that share `alpha`; 8,760 = a year of hourly ones. Then anew."
+    )
+    spending_power: float = Field(
+        default=1.0, gt=0, le=5, description="How alpha is spent over the windows: 1 evenly, above 1 more of it later."
+    )
+    confirm_windows: int = Field(
+        default=2, ge=1, le=100, description="So many drifted windows in a row are a confirmed drift."
+    )
     minimum_effect: float = Field(
         default=1.0,
         ge=0,
@@ -35,23 +53,31 @@ class DriftConfig(dg.Config):
     )
     min_rows: int = Field(default=50, ge=2, description="Fewer distinct pictures than this are not judged.")
     max_rows: int = Field(default=500, ge=50, le=5_000, description="Rows compared of each side; time grows squared.")
-    permutations: int = Field(default=500, ge=99, le=20_000, description="Relabellings; the smallest p is 1/(1 + n).")
+    permutations: int = Field(
+        default=200_000, ge=99, le=2_000_000, description="Relabellings at most; the smallest p is 2/(1 + n)."
+    )
     false_discovery_rate: float = Field(default=0.05, gt=0, lt=1, description="Of the features listed as drifted.")
     seed: int = Field(default=0, ge=0, description="Of the subsample and the relabellings.")
 
     @model_validator(mode="after")
     def _alpha_is_reachable(self) -> "DriftConfig":
-        smallest = 1 / (1 + self.permutations)
-        if smallest > self.alpha:
+        tests = 1 if self.detector == "alibi" else 2
+        smallest = tests / (1 + self.permutations)
+        least = min(self._alpha_of(1), self._alpha_of(self.windows))
+        if smallest > least:
             raise ValueError(
-                f"alpha is {self.alpha}, but {self.permutations} permutations give no p-value below {smallest:.4g}, so "
-                f"drift would never be found. Set permutations to at least {int(1 / self.alpha)} or raise alpha."
+                f"alpha is {self.alpha} over {self.windows} windows, which leaves {least:.3g} for one, but "
+                f"{self.permutations} permutations give no p-value below {smallest:.3g}: drift would never be found. "
+                f"Set permutations to at least {math.ceil(tests / least - 1)}, raise alpha or lower windows."
             )
         return self
 
-    def threshold(self) -> Threshold:
-        """The part of it that decides."""
-        return Threshold(self.alpha, self.minimum_effect, self.min_rows)
+    def threshold(self, look: int) -> Threshold:
+        """The part of it that decides, at judged window number `look` (from 1) of one reference."""
+        return Threshold(self._alpha_of(look), self.minimum_effect, self.min_rows)
+
+    def _alpha_of(self, look: int) -> float:
+        return alpha_of_look(look, self.alpha, self.windows, self.spending_power)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from vlm_assets.monitoring.permutation import (
     permutation_p_value,
     require_permutations,
 )
-from vlm_assets.monitoring.two_sample import classifier_auc, classifier_fit, squared_mmd
+from vlm_assets.monitoring.two_sample import classifier_auc, classifier_fit, left_out_errors, squared_mmd
 
 # Squared MMD of the vision embedding at which captions of icon drawings began to be wrong: blur and noise stayed below
 # 0.05 and cost nothing, flat colours came to 0.17 and halved CIDEr.
@@ -92,9 +92,10 @@ def embedding_test(
     """
     x, y, generator = _sides(reference, current, max_rows, seed, permutations)
     pooled = np.concatenate([x, y])
+    errors = left_out_errors(pooled)
     mmd, p_mmd = permutation_p_value(squared_mmd(pooled), len(x), len(y), permutations, generator)
-    _, p_classifier = permutation_p_value(classifier_fit(pooled), len(x), len(y), permutations, generator)
-    auc = classifier_auc(pooled, observed_labels(len(x), len(y)))
+    _, p_classifier = permutation_p_value(classifier_fit(errors), len(x), len(y), permutations, generator)
+    auc = classifier_auc(errors, observed_labels(len(x), len(y)))
     return DriftTest(mmd, both(p_mmd, p_classifier), len(x), len(y), effect_of(mmd), p_mmd, p_classifier, auc)
 
 

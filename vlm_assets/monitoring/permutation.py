@@ -34,7 +34,7 @@ def permutation_p_value(
     observed = float(statistic(observed_labels(n, m))[0])
     shuffled = exceeding = 0
     while shuffled < permutations:
-        batch = min(BATCH if shuffled else FIRST_BATCH, permutations - shuffled)
+        batch = min(max(FIRST_BATCH, shuffled), BATCH, permutations - shuffled)
         at_least = np.flatnonzero(statistic(shuffled_labels(n, m, batch, generator)) >= observed - ROUNDING)
         if exceeding + len(at_least) >= ENOUGH:
             return observed, ENOUGH / (shuffled + int(at_least[ENOUGH - exceeding - 1]) + 1)

@@ -2,33 +2,64 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vlm_assets.monitoring.compaction import ROWS
 from vlm_assets.monitoring.config import DriftConfig
-from vlm_assets.monitoring.drift import decide, feature_tests, mmd_permutation_test, shortage
-from vlm_assets.monitoring.features import Sample, bundle_version, read_reference, read_traffic
+from vlm_assets.monitoring.drift import DRIFTED, DriftTest, decide, embedding_test, feature_tests, shortage
+from vlm_assets.monitoring.features import (
+    Sample,
+    answered_ids,
+    both_measured,
+    bundle_version,
+    read_reference,
+    read_traffic,
+)
+from vlm_assets.monitoring.history import FIRST, REPORT, History, write_judged
 from vlm_assets.monitoring.plots import embedding_plot
 
-REPORT = "report.json"
 PLOT = "embeddings.png"
 PAGE = "evidently.html"
 WINDOW_HEX_DIGITS = 16
 
 Report = dict[str, Any]
+Detector = Callable[[Sample, Sample, DriftConfig], DriftTest]
 
 
-def write_report(log: Path, released: Path, path: Path, config: DriftConfig) -> dict[str, int]:
-    """Compare a compacted log with the reference of a released model; write `path`; return the counts."""
+def permutation_detector(reference: Sample, traffic: Sample, config: DriftConfig) -> DriftTest:
+    """The detector of this package."""
+    return embedding_test(
+        reference.embeddings,
+        traffic.embeddings,
+        permutations=config.permutations,
+        max_rows=config.max_rows,
+        seed=config.seed,
+    )
+
+
+def write_report(
+    log: Path,
+    released: Path,
+    path: Path,
+    config: DriftConfig,
+    history: History = FIRST,
+    detector: Detector = permutation_detector,
+) -> dict[str, int]:
+    """Compare what a compacted log has that was not judged before with the reference of a released model; write `path`;
+    return the counts.
+    """
     bundle = released / "bundle"
     version = bundle_version(bundle)
-    reference, traffic = read_reference(bundle), read_traffic(log / ROWS, version)
-    report = {"reference_version": version, "window_id": window_id(traffic), **compare(reference, traffic, config)}
+    reference, traffic = read_reference(bundle), read_traffic(log / ROWS, bundle, history.judged)
+    found = compare(reference, traffic, config, history, detector)
+    report = {"reference_version": version, "window_id": window_id(traffic), **found}
     (path / REPORT).write_text(json.dumps(report, indent=1) + "\n")
-    if report["p_value"] is not None:
+    judged = report["p_value"] is not None
+    write_judged(answered_ids(log / ROWS, version, judged, history.judged), path)
+    if judged:
         (path / PLOT).write_bytes(embedding_plot(reference.embeddings, traffic.embeddings, headline(report)))
         write_evidently_page(reference, traffic, path / PAGE)
     return {"reference": len(reference), "traffic": len(traffic)}
@@ -39,26 +70,45 @@ def read_report(path: Path) -> Report:
     return json.loads((path / REPORT).read_text())
 
 
-def compare(reference: Sample, traffic: Sample, config: DriftConfig) -> Report:
-    """The verdict and its numbers; with too few pictures a verdict that says so, and no numbers."""
-    settings = {"alpha": config.alpha, "minimum_effect": config.minimum_effect, "min_rows": config.min_rows}
-    counts = {"n_reference": len(reference), "n_traffic": len(traffic)}
-    short = shortage(len(reference), len(traffic), config.threshold())
+def compare(
+    reference: Sample,
+    traffic: Sample,
+    config: DriftConfig,
+    history: History = FIRST,
+    detector: Detector = permutation_detector,
+) -> Report:
+    """The verdict and its numbers; with too few pictures a verdict that says so, no numbers, and what was before."""
+    look = history.looks + 1
+    threshold = config.threshold(look)
+    counts = {"n_reference": len(reference), "n_traffic": len(traffic), "detector": config.detector}
+    settings = {"alpha": threshold.alpha, "minimum_effect": config.minimum_effect, "min_rows": config.min_rows}
+    short = shortage(len(reference), len(traffic), threshold)
     if short:
-        nothing = {"p_value": None, "effect_size": None, "squared_mmd": None, "features": []}
-        return {"verdict": short, **nothing, **counts, **settings}
-    bounds = {"max_rows": config.max_rows, "seed": config.seed}
-    test = mmd_permutation_test(reference.embeddings, traffic.embeddings, permutations=config.permutations, **bounds)
-    features = feature_tests(reference.features, traffic.features, **bounds)
+        nothing: Report = {"p_value": None, "effect_size": None, "squared_mmd": None, "features": [], "untested": []}
+        return {"verdict": short, **nothing, **counts, **settings, **_row(history.looks, history.drifted, config)}
+    test = detector(reference, traffic, config)
+    verdict = decide(test, threshold)
+    measured = both_measured(reference, traffic, config.min_rows)
+    tests = feature_tests(*measured, max_rows=config.max_rows, seed=config.seed)
     return {
-        "verdict": decide(test, config.threshold()),
+        "verdict": verdict,
         "p_value": test.p_value,
         "effect_size": test.effect_size,
         "squared_mmd": test.statistic,
-        "features": [{**asdict(item), "drifted": item.q_value <= config.false_discovery_rate} for item in features],
+        "p_mmd": test.p_mmd,
+        "p_classifier": test.p_classifier,
+        "classifier_auc": test.classifier_auc,
+        "features": [{**asdict(item), "drifted": item.q_value <= config.false_discovery_rate} for item in tests],
+        "untested": sorted(set(reference.features) - set(measured[0])),
         **counts,
         **settings,
+        **_row(look, history.drifted + 1 if verdict == DRIFTED else 0, config),
     }
+
+
+def _row(look: int, drifted: int, config: DriftConfig) -> Report:
+    """Where a window stands in the row of windows."""
+    return {"look": look, "windows_in_a_row": drifted, "confirmed": drifted >= config.confirm_windows}
 
 
 def window_id(traffic: Sample) -> str:
@@ -71,8 +121,9 @@ def headline(report: Mapping[str, Any]) -> str:
     if report["p_value"] is None:
         return str(report["verdict"])
     return (
-        f"{report['verdict']}: p = {report['p_value']:.4f} (alpha {report['alpha']:g}), "
-        f"effect {report['effect_size']:.2f} (limit {report['minimum_effect']:g}), n = {report['n_traffic']}"
+        f"{report['verdict']}: p = {report['p_value']:.2g} (alpha {report['alpha']:.2g}), "
+        f"effect {report['effect_size']:.2f} (limit {report['minimum_effect']:g}), n = {report['n_traffic']}, "
+        f"{report['windows_in_a_row']} drifted in a row"
     )
 
 

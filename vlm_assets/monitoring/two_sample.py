@@ -31,13 +31,12 @@ def squared_mmd(rows: Floats) -> Statistic:
     return statistic
 
 
-def classifier_fit(rows: Floats) -> Statistic:
+def classifier_fit(leave_one_out: Floats) -> Statistic:
     """How well a ridge classifier tells the labels of rows that it was not fitted on: 1 all, at most 0 none.
 
     Predictive R2, that is 1 - PRESS / variance. Each row is predicted by the fit to all others; for ridge regression
-    that is in closed form (Allen 1974), so a relabelling costs one product with an (N, N) matrix.
+    that is in closed form (Allen 1974), so a relabelling costs one product with the (N, N) matrix `leave_one_out`.
     """
-    leave_one_out = _leave_one_out(rows)  # (N, N): centred labels -> errors of prediction
 
     def statistic(labels: Floats) -> Floats:
         centred = labels - labels.mean(axis=1, keepdims=True)
@@ -47,13 +46,13 @@ def classifier_fit(rows: Floats) -> Statistic:
     return statistic
 
 
-def classifier_auc(rows: Floats, labels: Floats) -> float:
+def classifier_auc(leave_one_out: Floats, labels: Floats) -> float:
     """Area under the ROC curve of the same predictions for labels (1, N): 0.5 = cannot tell, 1 = tells every row.
 
     Where there is nothing to learn, rows left out are predicted to be of the other side: below 0.5 counts as 0.5.
     """
     centred = labels - labels.mean()
-    scores = np.round(labels[0] - (centred @ _leave_one_out(rows).T)[0], 12)
+    scores = np.round(labels[0] - (centred @ leave_one_out.T)[0], 12)
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # ties share their mean rank
     n = int(labels.sum())
@@ -61,8 +60,11 @@ def classifier_auc(rows: Floats, labels: Floats) -> float:
     return max(0.5, float((ranks[labels[0] == 1].sum() - n * (n + 1) / 2) / (n * m)))
 
 
-def _leave_one_out(rows: Floats) -> Floats:
-    """I - H, each row over 1 - h_ii, H the hat matrix of ridge regression with an intercept on standardised rows."""
+def left_out_errors(rows: Floats) -> Floats:
+    """The (N, N) matrix that makes errors of prediction of centred labels, for pooled rows (N, d).
+
+    I - H, each row over 1 - h_ii, H the hat matrix of ridge regression with an intercept on standardised rows.
+    """
     count = len(rows)
     centred = rows - rows.mean(axis=0)
     deviation = centred.std(axis=0)

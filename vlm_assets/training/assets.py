@@ -18,7 +18,7 @@ from vlm_assets.training.ray_submit import train_on_ray
 
 GROUP = "training"
 OWNERS = ["team:vlm"]
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 POOL = "compute"  # one training at a time on one machine
 
 

@@ -1,8 +1,9 @@
 """From a model in memory to a sealed bundle: weights, tokenizer, contract, golden vectors, drift reference, card."""
 
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from transformers import BlipForConditionalGeneration
 
-from vlm_serving.bundle import CARD, REFERENCE, Bundle, seal_bundle, sha256_of, write_contract, write_generation
+from vlm_serving.bundle import CARD, REFERENCE, WORDS, Bundle, seal_bundle, sha256_of, write_contract, write_generation
 from vlm_serving.captioner import Captioner
 from vlm_serving.generation import DEFAULT_OPTIONS, GenerationOptions
 from vlm_serving.golden import write_golden
@@ -34,6 +35,7 @@ class Parts:
     lineage: Mapping[str, Any]
     prompt: str = ""  # what the model was trained to continue
     generation: GenerationOptions = DEFAULT_OPTIONS  # how it captions when nobody says otherwise
+    taught: Sequence[str] = ()  # words of the captions that it was trained on
 
 
 def write_bundle(path: Path, parts: Parts) -> Bundle:
@@ -46,6 +48,7 @@ def write_bundle(path: Path, parts: Parts) -> Bundle:
     write_golden(captioner, parts.golden, path)
     if parts.reference:
         _write_reference(captioner, parts.reference, path / REFERENCE)
+        (path / WORDS).write_text(json.dumps(parts.taught, ensure_ascii=False) + "\n", encoding="utf-8")
     (path / CARD).write_text(parts.card, encoding="utf-8")
     return seal_bundle(path, parts.lineage)
 
@@ -108,10 +111,8 @@ def _reference_rows(captioner: Captioner, batch: Sequence[tuple[str, bytes]]) ->
         yield {
             "image_id": image_id,
             "embedding": caption.embedding.tolist(),
-            "brightness": statistics.brightness,
-            "contrast": statistics.contrast,
-            "width_px": statistics.width_px,
-            "height_px": statistics.height_px,
+            **asdict(statistics),
+            "caption": caption.text,
             "confidence": caption.confidence,
             "token_count": caption.token_count,
         }

@@ -10,6 +10,7 @@ from vlm_assets.training.candidate_card import candidate_card
 from vlm_assets.training.card import Asked
 from vlm_assets.training.config import FinetuneConfig
 from vlm_assets.training.pictures import raw_pictures, split_ids
+from vlm_assets.training.vocabulary import taught_words
 
 REFERENCE_PICTURES = 2000  # more add little to a drift test that subsamples to 500
 Log = Callable[[str], object]
@@ -98,8 +99,9 @@ def seal_candidate(
     card = candidate_card(inputs.raw, inputs.base, summary, lineage, asked)
     golden = [data for _, data in pictures[: config.golden_pictures]]
     tokenizer: Any = AutoTokenizer.from_pretrained(start.path)
+    taught = taught_words([*inputs.shards.glob("train-*.parquet"), *(inputs.base / "general").glob("train-*.parquet")])
     parts = Parts(
-        model, tokenizer, start.contract, golden, pictures, card, lineage, asked.prompt, asked.generation
+        model, tokenizer, start.contract, golden, pictures, card, lineage, asked.prompt, asked.generation, taught
     )  # fmt: skip
     bundle = write_bundle(out / "bundle", parts)
     summary["bundle_version"] = bundle.version

@@ -36,6 +36,9 @@ def requests_table(
         "latency_ms": [40.0] * count,
         "picture_sha256": [f"picture-{seed}-{row}" for row in range(count)],
         "thumbnail": [None] * count,
+        "colourfulness": generator.uniform(0.1, 0.4, count),
+        "sharpness": generator.uniform(500, 900, count),
+        "entropy_bits": generator.uniform(2, 5, count),
         **columns,
     }
     return pa.table(values).cast(SCHEMA)
@@ -53,7 +56,9 @@ def released(tmp_path: Path) -> Path:
     bundle.mkdir(parents=True)
     (bundle / "bundle.json").write_text(json.dumps({"version": VERSION}))
     table = requests_table(200, seed=0)
-    names = ["embedding", "brightness", "contrast", "confidence", "token_count", "width_px", "height_px"]
-    reference = table.select(names).append_column("image_id", table["request_id"])
+    kept = ["embedding", "brightness", "contrast", "confidence", "token_count", "width_px", "height_px"]
+    reference = table.select([*kept, "caption", "colourfulness", "sharpness", "entropy_bits"])
+    reference = reference.append_column("image_id", table["request_id"])
+    (bundle / "words.json").write_text(json.dumps(["a", "scientist", "woman"]))
     pq.write_table(reference, bundle / "reference.parquet")
     return bundle.parent

@@ -10,10 +10,14 @@ import pytest
 from vlm_assets.contracts import ArtifactRef, Recipe
 from vlm_assets.monitoring.assets import drift_report, request_log
 from vlm_assets.monitoring.checks import no_drift
-from vlm_assets.monitoring.config import RequestLogConfig
+from vlm_assets.monitoring.config import DriftConfig, RequestLogConfig
 from vlm_assets.monitoring.sensors import DATA_VERSION_TAG, RELEASED_MODEL, build_drift_sensor, latest_finding
 from vlm_assets.resources import RefIOManager, StoreResource
 from vlm_serving.request_log import LogRow, RequestLog
+
+CALM = {"seed": 4}
+LATE = {"shift": 1.0, "seed": 3, "minutes_ago": 60}
+ONE_LOOK = {"alpha": 0.01, "windows": 1, "permutations": 999}
 
 
 @dg.op
@@ -37,9 +41,9 @@ def serve(tmp_path, requests, monkeypatch):
     """Writes `count` requests of just now into the request log."""
     monkeypatch.setenv("VLM_REQUEST_LOG", str(tmp_path / "log"))
 
-    def write(count, **options):
+    def write(count, minutes_ago=1, **options):
         log = RequestLog(tmp_path / "log", flush_s=0.01)
-        times = time.time() - 60 + np.arange(count) / count
+        times = time.time() - 60 * minutes_ago + np.arange(count) / max(count, 1)
         rows = requests(count, time_unix_s=times, **options).to_pylist()
         log.append([LogRow(**{**row, "embedding": np.asarray(row["embedding"])}) for row in rows])
         log.close()
@@ -62,7 +66,9 @@ def monitor(store, released):
             [released_model, request_log, drift_report, no_drift],
             instance=instance,
             resources={"store": store, "io_manager": RefIOManager(store=store)},
-            run_config=dg.RunConfig({"request_log": RequestLogConfig(**log_config)}),
+            run_config=dg.RunConfig(
+                {"request_log": RequestLogConfig(**log_config), "drift_report": DriftConfig(**ONE_LOOK)}
+            ),
         )
 
     return materialize
@@ -84,13 +90,9 @@ def test_drift_is_reported_warned_of_and_found_by_the_sensor(serve, monitor):
     report = metadata_of(result, "drift_report")
     assert report["verdict"] == "drifted"
     assert report["p_value"] <= 0.01
-    assert report["plot"].startswith("![drifted: p = 0.0020")
-    assert {row.data["feature"] for row in report["features"].records} == {
-        "brightness",
-        "contrast",
-        "confidence",
-        "token_count",
-    }
+    assert report["plot"].startswith("![drifted: p = 0.002 ")
+    assert {row.data["feature"] for row in report["features"].records} >= {"brightness", "repetition", "size_px"}
+    assert (report["windows_in_a_row"], report["confirmed"], report["judged_windows"]) == (1, False, 1)
     (check,) = result.get_asset_check_evaluations()
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert (finding.verdict, finding.p_value, finding.n_traffic) == ("drifted", report["p_value"], 120)
@@ -118,6 +120,22 @@ def test_the_same_requests_are_the_same_artifact(serve, monitor):
         third = monitor(instance)
     assert refs(third) != refs(first)
     assert metadata_of(third, "request_log")["dagster/row_count"] == 61
+
+
+def test_every_request_is_judged_once_and_drift_in_a_row_is_confirmed(serve, monitor):
+    """Reports on a log that grows: what was judged is not judged again, what came late is, repeating is no new look."""
+    reports = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for count, options in ((60, {"shift": 1.0}), (0, {}), (20, {"shift": 1.0, "seed": 2}), (40, LATE), (70, CALM)):
+            serve(count, **options)
+            reports.append(metadata_of(monitor(instance), "drift_report"))
+    first, repeated, few, late, calm = reports
+    assert (first["verdict"], first["n_traffic"], first["windows_in_a_row"]) == ("drifted", 60, 1)
+    assert (repeated["window_id"], repeated["judged_windows"]) == (first["window_id"], 1)
+    assert (few["verdict"], few["windows_in_a_row"]) == ("not enough traffic (20 < 50)", 1)
+    assert (late["n_traffic"], late["windows_in_a_row"], late["confirmed"]) == (60, 2, True)
+    assert (calm["verdict"], calm["n_traffic"], calm["windows_in_a_row"]) == ("no drift", 70, 0)
+    assert calm["judged_windows"] == 3
 
 
 def test_the_window_is_configurable(serve, monitor):

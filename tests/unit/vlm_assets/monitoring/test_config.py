@@ -8,9 +8,14 @@ from vlm_assets.monitoring.config import DriftConfig, RetrainPolicy
 
 
 def test_an_alpha_that_no_p_value_can_reach_is_refused():
-    with pytest.raises(ValidationError, match=r"alpha is 0\.001, but 500 permutations give no p-value below 0\.001996"):
-        DriftConfig(alpha=0.001)
-    assert DriftConfig(alpha=0.001, permutations=1000).threshold().alpha == 0.001
+    with pytest.raises(ValidationError, match=r"leaves 0\.001 for one, but 500 permutations .* at least 2000"):
+        DriftConfig(alpha=0.01, windows=10, permutations=500)
+    assert DriftConfig(alpha=0.01, windows=10, permutations=2000).threshold(look=3).alpha == pytest.approx(0.001)
+
+
+def test_the_defaults_can_find_drift_in_every_hour_of_a_year():
+    smallest = 2 / (1 + DriftConfig().permutations)
+    assert all(smallest <= DriftConfig().threshold(look).alpha for look in (1, 100, 8760, 8761))
 
 
 def test_policy_comes_from_the_environment(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 
 from vlm_assets.monitoring.drift import embedding_test, mmd_permutation_test
 from vlm_assets.monitoring.permutation import ENOUGH, observed_labels, permutation_p_value
-from vlm_assets.monitoring.two_sample import RIDGE, classifier_auc, classifier_fit
+from vlm_assets.monitoring.two_sample import RIDGE, classifier_auc, classifier_fit, left_out_errors
 
 
 def left_out_predictions(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def test_the_closed_form_equals_leaving_each_row_out(two_samples):
     labels = observed_labels(30, 20)
     errors = labels[0] - left_out_predictions(two_samples, labels[0])
     expected = 1 - np.square(errors).sum() / np.square(labels[0] - labels[0].mean()).sum()
-    assert classifier_fit(two_samples)(labels)[0] == pytest.approx(expected, rel=1e-9)
+    assert classifier_fit(left_out_errors(two_samples))(labels)[0] == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_auc_is_that_of_the_left_out_predictions(two_samples):
@@ -40,7 +40,7 @@ def test_the_auc_is_that_of_the_left_out_predictions(two_samples):
 
     labels = observed_labels(30, 20)
     expected = roc_auc_score(labels[0], left_out_predictions(two_samples, labels[0]))
-    assert classifier_auc(two_samples, labels) == pytest.approx(expected)
+    assert classifier_auc(left_out_errors(two_samples), labels) == pytest.approx(expected)
 
 
 def test_a_small_shift_of_every_dimension_hides_from_the_kernel_and_not_from_the_classifier():
@@ -83,5 +83,5 @@ def test_a_window_without_drift_takes_few_shuffles():
 
 def test_a_small_p_value_takes_all_of_them():
     rows = np.concatenate([np.zeros((40, 2)), np.ones((40, 2))])
-    _, p_value = permutation_p_value(classifier_fit(rows), 40, 40, 5_000, np.random.default_rng(0))
+    _, p_value = permutation_p_value(classifier_fit(left_out_errors(rows)), 40, 40, 5_000, np.random.default_rng(0))
     assert p_value == 1 / 5_001
