@@ -220,8 +220,8 @@ def main() -> None:
         started_s, table = time.perf_counter(), {}
         for name, column, cell in cells:
             table.setdefault(name, {})[column] = cell
-        kept[part] = table
-        options.json.write_text(json.dumps(kept, indent=1) + "\n")
+            kept[part] = table
+            options.json.write_text(json.dumps(kept, indent=1) + "\n")
         print(f"\n{markdown(table, title)}\n({time.perf_counter() - started_s:.0f} s)", flush=True)
     if "power" in kept:
         plot(kept["power"], PLOT)

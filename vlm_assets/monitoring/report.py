@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vlm_assets.monitoring.compaction import ROWS
 from vlm_assets.monitoring.config import DriftConfig
 from vlm_assets.monitoring.drift import DRIFTED, DriftTest, decide, embedding_test, feature_tests, shortage
@@ -137,7 +139,7 @@ def write_evidently_page(reference: Sample, traffic: Sample, page: Path) -> None
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    columns = list(reference.features)
+    columns = [name for name in reference.features if _known(reference, name) and _known(traffic, name)]
 
     def dataset(sample: Sample) -> Dataset:
         return Dataset.from_pandas(
@@ -146,3 +148,7 @@ def write_evidently_page(reference: Sample, traffic: Sample, page: Path) -> None
 
     snapshot = Report([DataDriftPreset(columns=columns, num_method="ks")]).run(dataset(traffic), dataset(reference))
     snapshot.save_html(str(page))
+
+
+def _known(sample: Sample, feature: str) -> bool:
+    return bool(np.isfinite(sample.features[feature]).any())

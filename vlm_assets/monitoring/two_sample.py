@@ -71,9 +71,8 @@ def left_out_errors(rows: Floats) -> Floats:
     # a dimension that is constant but for rounding says nothing, standardised it would be noise
     varies = deviation > SMALLEST_RELATIVE_DISTANCE * np.abs(rows).max(axis=0, initial=0.0)
     standard = centred[:, varies] / deviation[varies]  # (N, d')
-    vectors, singular, _ = np.linalg.svd(standard, full_matrices=False)
-    shrunk = vectors * (singular**2 / (singular**2 + RIDGE * count))
-    rest = np.eye(count) - shrunk @ vectors.T
+    penalised = standard.T @ standard + RIDGE * count * np.eye(standard.shape[1])
+    rest = np.eye(count) - standard @ np.linalg.solve(penalised, standard.T)
     leverage_left = np.maximum(np.diag(rest) - 1 / count, SMALLEST_RELATIVE_DISTANCE)
     return rest / leverage_left[:, None]
 

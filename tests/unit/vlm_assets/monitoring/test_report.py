@@ -95,8 +95,9 @@ def test_drift_is_confirmed_by_windows_in_a_row(requests, released, tmp_path):
 
 
 def test_a_feature_that_one_side_lacks_is_not_compared_and_said(report_on):
-    report, _ = report_on(100, sharpness=[None] * 60 + [500.0] * 40)
-    assert report["untested"] == ["sharpness"]
+    report, path = report_on(100, sharpness=[None] * 60 + [500.0] * 40, entropy_bits=[None] * 100)
+    assert report["untested"] == ["entropy_bits", "sharpness"]
+    assert "entropy_bits" not in (path / "evidently.html").read_text()
     assert "sharpness" not in {item["feature"] for item in report["features"]}
 
 
