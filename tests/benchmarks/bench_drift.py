@@ -34,7 +34,7 @@ POWER_WINDOWS = (50, 100, 200, 400)
 POWER_REFERENCE = 200
 YEAR_REFERENCE, YEAR_WINDOW = 53, 50  # the demo's own reference
 PLOT = Path("docs/pictures/drift-power.png")
-OURS, VERDICT = "ours, p <= 0.01", "ours, verdict (and effect >= 1)"
+OURS, VERDICT = "ours, p <= 0.01", f"ours, verdict (and effect >= {Threshold().minimum_effect:g})"
 Table = dict[str, dict[str, Any]]
 
 
@@ -175,7 +175,10 @@ def plot(cells: Table, path: Path) -> None:
 
     figure = Figure(figsize=(9.2, 3.6), dpi=100, layout="constrained")
     for axes, what, title in zip(
-        figure.subplots(1, 2), ("significant", "drifted"), ("p ≤ 0.01", "p ≤ 0.01 and effect ≥ 1: drifted"), strict=True
+        figure.subplots(1, 2),
+        ("significant", "drifted"),
+        ("p ≤ 0.01", f"p ≤ 0.01 and effect ≥ {Threshold().minimum_effect:g}: drifted"),
+        strict=True,
     ):
         for number, (name, row) in enumerate(cells.items()):
             shares = [row[str(m)][what] for m in POWER_WINDOWS if str(m) in row]

@@ -47,9 +47,9 @@ class DriftConfig(dg.Config):
         default=2, ge=1, le=100, description="So many drifted windows in a row are a confirmed drift."
     )
     minimum_effect: float = Field(
-        default=1.0,
+        default=0.7,
         ge=0,
-        description="Smallest effect that is drift. 1 = squared MMD 0.1, where captions of icon art began to suffer.",
+        description="Smallest effect that is drift, 1 = squared MMD 0.1. Noise came to 0.5, harm to 1 and more.",
     )
     min_rows: int = Field(default=50, ge=2, description="Fewer distinct pictures than this are not judged.")
     max_rows: int = Field(default=500, ge=50, le=5_000, description="Rows compared of each side; time grows squared.")

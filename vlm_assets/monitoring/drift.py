@@ -72,7 +72,7 @@ class Threshold:
     """When a difference is drift: significant, large enough to matter, and seen on enough pictures."""
 
     alpha: float = 0.01
-    minimum_effect: float = 1.0
+    minimum_effect: float = 0.7
     min_rows: int = 50
 
 
