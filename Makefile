@@ -270,14 +270,6 @@ two-host-test: $(DEV) ## preparation, training and serving on a Ray of two hosts
 bench-scaling: $(DEV) ## what a picture costs at each stage, and what millions need; writes docs/scaling.md
 	$(PY) -W ignore -m tests.benchmarks.bench_scaling --measure
 
-.PHONY: two-host-test
-two-host-test: $(DEV) ## preparation, training and serving on a Ray of two hosts (network namespaces); one is cut off (root)
-	$(PYTEST) -s tests/integration/test_two_hosts.py
-
-.PHONY: bench-scaling
-bench-scaling: $(DEV) ## what a picture costs at each stage, and what millions need; writes docs/scaling.md
-	$(PY) -W ignore -m tests.benchmarks.bench_scaling --measure
-
 .PHONY: clean-state
 clean-state: ## remove every run, artifact and log of dagster_home; presets and dagster.yaml stay
 	@find dagster_home -mindepth 1 -maxdepth 1 ! -name dagster.yaml ! -name presets -exec rm -rf {} +
