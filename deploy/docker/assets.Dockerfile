@@ -12,7 +12,7 @@ WORKDIR /build
 # and an empty package is enough to read it.
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --no-deps -c constraints.txt torch \
-    && pip install -c constraints.txt ".[postgres]"
+    && pip install -c constraints.txt ".[postgres,kubernetes]"
 COPY vlm_serving vlm_serving
 COPY vlm_assets vlm_assets
 RUN pip install --no-deps --force-reinstall .

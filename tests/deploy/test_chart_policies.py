@@ -96,8 +96,8 @@ def test_a_registry_and_a_digest_are_values(site: str) -> None:
     found = objects(site, "images.registry=registry.example:5000/team", f"images.assets.digest={digest}")
     images = {container["image"] for pod in pods(found) for container in pod.containers}
     assert {image for image in images if "vlm-captioning" in image} == {
-        "registry.example:5000/team/vlm-captioning-serving:0.1.0",
-        f"registry.example:5000/team/vlm-captioning-assets@{digest}",
+        "registry.example:5000/team/vlm-serving:0.1.0",
+        f"registry.example:5000/team/vlm-assets@{digest}",
     }
 
 
