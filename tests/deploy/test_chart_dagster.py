@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,14 @@ import yaml
 from tests.deploy.chart import RELEASE, ROOT, SITES, data_of, name_of, needs_helm, objects, of_kind
 from tests.deploy.test_chart_kinds import needs_schemas, told_of
 
-PYTHON = ROOT / ".venv-helm" / "bin" / "python"
-HAS_LAUNCHER = (
-    PYTHON.is_file()
-    and subprocess.run([PYTHON, "-c", "import dagster_k8s"], capture_output=True, check=False).returncode == 0
-)
-pytestmark = [
-    needs_helm,
-    pytest.mark.skipif(not HAS_LAUNCHER, reason="no dagster-k8s in .venv-helm; run `make helm-check`"),
-]
+pytestmark = needs_helm
 
 
 def seen_by_dagster(site: str, folder: Path) -> dict[str, Any]:
     """What run_job.py prints."""
     (folder / "dagster.yaml").write_text(data_of(objects(site), "dagster")["dagster.yaml"])
     environment = {**os.environ, "POSTGRES_PASSWORD": "secret", "PYTHONPATH": str(ROOT)}
-    command = [str(PYTHON), "-W", "ignore", "-m", "tests.deploy.run_job", str(folder), "assets:0.1.0"]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.deploy.run_job", str(folder), "assets:0.1.0"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -65,7 +58,7 @@ def test_a_typo_in_the_launchers_settings_is_refused_by_dagster(tmp_path: Path) 
     config = yaml.safe_load(data_of(objects("laptop"), "dagster")["dagster.yaml"])
     config["run_launcher"]["config"]["job_name_space"] = "captions"
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(config))
-    command = [str(PYTHON), "-W", "ignore", "-m", "tests.deploy.run_job", str(tmp_path), "assets:0.1.0"]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.deploy.run_job", str(tmp_path), "assets:0.1.0"]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
