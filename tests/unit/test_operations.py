@@ -49,10 +49,8 @@ def test_every_target_of_make_exists():
 def test_every_command_of_ours_exists(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["--help"])
-    known = set(re.search(r"\{([a-z,]+)\}", capsys.readouterr().out)[1].split(","))  # pyright: ignore
-    named = set(re.findall(r"python -m vlm_assets ([a-z]+)", PAGE))
-    if not (ROOT / "deploy" / "compose.yaml").exists():
-        named -= {"backup", "restore"}
+    known = set(re.search(r"\{([a-z,-]+)\}", capsys.readouterr().out)[1].split(","))  # pyright: ignore
+    named = set(re.findall(r"python -m vlm_assets ([a-z-]+)", PAGE))
     assert named <= known
 
 

@@ -48,7 +48,13 @@ def test_all_refusals_have_one_shape(
 
 def test_every_problem_has_a_title_and_an_example() -> None:
     """So that whoever adds an error to a route also says what it looks like."""
-    inner = {"bad-bundle", "bad-settings", "deploy-failed", "port-in-use"}  # of commands, never of a request
+    inner = {
+        "bad-bundle",
+        "bad-settings",
+        "deploy-failed",
+        "not-registered",
+        "port-in-use",
+    }  # of commands, never of a request
     inner |= {"no-pictures", "output"}  # of the command that captions files
     inner |= {"client-gone"}  # nobody is there to read it
     slugs = {

@@ -85,10 +85,12 @@ def test_drift_is_reported_warned_of_and_found_by_the_sensor(serve, monitor):
     with dg.DagsterInstance.ephemeral() as instance:
         result = monitor(instance)
         finding = latest_finding(instance)
-        rules = RetrainPolicy(confirm_windows=1)
-        sensor = build_drift_sensor(retrain, retrain, policy=rules, look=lambda: None)
-        request = sensor(dg.build_sensor_context(instance=instance))
+        sensor = build_drift_sensor(retrain, retrain, policy=RetrainPolicy(), look=lambda: None)
+        waiting = sensor(dg.build_sensor_context(instance=instance))
         tags = instance.get_latest_materialization_event(RELEASED_MODEL).asset_materialization.tags
+        serve(120, shift=1.0, seed=2)
+        second = metadata_of(monitor(instance), "drift_report")
+        request = sensor(dg.build_sensor_context(instance=instance))
     assert result.success
     report = metadata_of(result, "drift_report")
     assert report["verdict"] == "drifted"
@@ -100,7 +102,9 @@ def test_drift_is_reported_warned_of_and_found_by_the_sensor(serve, monitor):
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert (finding.verdict, finding.p_value, finding.n_traffic) == ("drifted", report["p_value"], 120)
     assert tags[DATA_VERSION_TAG] == report["released_model_version"]
-    assert request.run_key == f"drift-{report['reference_version']}-{report['window_id']}-1"
+    assert waiting.skip_message.startswith("Drifted in 1 window in a row")
+    assert (second["windows_in_a_row"], second["confirmed"]) == (2, True)
+    assert request.run_key == f"drift-{second['reference_version']}-{second['window_id']}-1"
 
 
 def test_nothing_served_yet_is_green_and_says_so(monitor, serve):
