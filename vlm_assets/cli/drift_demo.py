@@ -10,7 +10,7 @@ from vlm_assets.cli.console import Console, console_only
 from vlm_assets.cli.drift_traffic import Sent, Stretch, Traffic
 from vlm_assets.cli.drift_world import Size, World, draw_world, settings, write_preset
 from vlm_assets.cli.services import dagster, ray_serve, shared_environment
-from vlm_assets.cli.settings import open_home, quiet_environment
+from vlm_assets.cli.settings import LOGS, open_home, quiet_environment
 from vlm_assets.cli.supervisor import Supervisor, heed_signals
 from vlm_assets.errors import VlmError
 from vlm_serving.processes import free_port
@@ -45,8 +45,8 @@ def drift_demo(size: Size = FULL) -> int:
         os.environ.pop(name, None)
     request_log = str(home / "request_log")
     os.environ.update(environment | settings(write_preset(home, world, size)) | {"VLM_REQUEST_LOG": request_log})
-    with console_only(home / "logs" / "drift-demo.log") as console, Supervisor() as supervisor:
-        console.show(f"the closed loop; details in {home / 'logs'}")
+    with console_only(home / LOGS / "drift-demo.log") as console, Supervisor() as supervisor:
+        console.show(f"the closed loop; details in {home / LOGS}")
         serve = ray_serve(os.environ, home, serve_port, dashboard_port)
         supervisor.start(serve)
         console.say("starting Ray Serve and loading the asset graph")
@@ -263,7 +263,7 @@ def _fresh_home(home: Path) -> Path:
         for path in [*home.iterdir(), *(home / "store").glob("*")]:
             if path.name not in {"store", *KEPT}:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-    (home / "logs").mkdir(parents=True, exist_ok=True)
+    (home / LOGS).mkdir(parents=True, exist_ok=True)
     shared = home.parent / "store" / "base_model"
     if shared.is_dir():  # content-addressed: taken only if it is what would be made
         shutil.copytree(shared, home / "store" / "base_model", dirs_exist_ok=True)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlm_assets.cli.settings import LOGS
 from vlm_assets.resources import home, request_log_dir, store_root, tracking_uri
 from vlm_assets.store import HOUSEKEEPING
 
 # logs of `make up`, staging, and what belongs to a database that is copied through SQLite itself
-PASSED_OVER = {"logs", HOUSEKEEPING, "wandb"}
+PASSED_OVER = {LOGS, "logs", HOUSEKEEPING, "wandb"}
 DATABASE_SUFFIX = ".db"
 URL_PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 COMPANIONS = ("-wal", "-shm", "-journal")
