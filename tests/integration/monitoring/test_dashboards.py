@@ -20,6 +20,7 @@ from tests.monitoring_tools import ROOT, query, wait_for
 from tests.tiny import picture_bytes
 from vlm_assets.cli.settings import LOGS
 from vlm_assets.cli.supervisor import Service, Supervisor
+from vlm_serving.request_log import read_request_log
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 BOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
@@ -35,11 +36,13 @@ def lived_in(stack: Stack, tmp_path_factory: pytest.TempPathFactory):
     chain = {name: config for name, config in CONFIG["ops"].items()}
     run_job(stack, "retrain", {"ops": chain})
     ask(stack)
+    log = stack.home / "request_log"
+    wait_for("every request in the log", lambda: read_request_log(log).num_rows > PICTURES, 60)
     run_job(stack, "monitor", {"ops": {"drift_report": {"config": {"min_rows": REFERENCE}}}})
     run_job(stack, "rollback", {"ops": {"roll_back_champion": {"config": {"reason": "there is no earlier one"}}}}, 1)
-    log = stack.home / LOGS / "daemon.log"
+    output = stack.home / LOGS / "daemon.log"
     command = [sys.executable, "-m", "dagster._daemon", "run", "-m", "vlm_assets.definitions"]
-    daemon = Service("daemon", command, stack.environment, log, lambda: True)
+    daemon = Service("daemon", command, stack.environment, output, lambda: True)
     with Supervisor() as supervisor:
         supervisor.start(daemon)
         ticked = 'vlm_dagster_automation_last_tick_ok{name="drift_sensor"}'
