@@ -32,7 +32,6 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         "DAGSTER_HOME": str(tmp_path),
         "VLM_SENSOR_TICK_S": "1",
         "VLM_RETRAIN_COOLDOWN_S": "0",
-        "VLM_RETRAIN_CONFIRM_WINDOWS": "1",
         "VLM_RETRAIN_MAX_PER_WEEK": "100",
         "PYTHONPATH": str(ROOT),
     }.items():
@@ -59,7 +58,7 @@ def daemon(home: Path) -> Iterator["subprocess.Popen[bytes]"]:
 def report(instance: dg.DagsterInstance, window: str) -> None:
     values = {
         "verdict": "drifted", "p_value": 0.002, "effect_size": 1.7, "n_traffic": 120, "reference_version": "model",
-        "window_id": window, "released_model_version": "release-1",
+        "window_id": window, "released_model_version": "release-1", "confirmed": True, "windows_in_a_row": 1,
     }  # fmt: skip
     instance.report_runless_asset_event(dg.AssetMaterialization("drift_report", metadata=values))
 

@@ -84,7 +84,6 @@ def settings(preset: Path) -> dict[str, str]:
         "VLM_SERVE_OPTIONS": json.dumps(options),
         "VLM_SENSOR_TICK_S": "5",
         "VLM_RETRAIN_COOLDOWN_S": "0",
-        "VLM_RETRAIN_CONFIRM_WINDOWS": "2",
         "VLM_ACTOR": "drift-demo",
     }
 

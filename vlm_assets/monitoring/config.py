@@ -14,7 +14,6 @@ from vlm_assets.monitoring.spending import alpha_of_look
 
 COOLDOWN_VARIABLE = "VLM_RETRAIN_COOLDOWN_S"
 ATTEMPTS_VARIABLE = "VLM_RETRAIN_MAX_ATTEMPTS"
-WINDOWS_VARIABLE = "VLM_RETRAIN_CONFIRM_WINDOWS"
 PER_WEEK_VARIABLE = "VLM_RETRAIN_MAX_PER_WEEK"
 HOURS_PER_WEEK_VARIABLE = "VLM_RETRAIN_MAX_HOURS_PER_WEEK"
 CORRECTIONS_VARIABLE = "VLM_RETRAIN_MIN_CORRECTIONS"
@@ -90,13 +89,12 @@ class RetrainPolicy:
     """How often a retraining may be asked for, and by what.
 
     `cooldown_s` counts from the last retraining, of whatever cause. `max_attempts` bounds how often a retraining that
-    failed or was cancelled is asked for again for the same cause. `confirm_windows` windows in a row must drift, unless
-    the report itself says what is confirmed. The budget is that of seven days: runs, and device-hours.
+    failed or was cancelled is asked for again for the same cause. The budget is that of
+    seven days: runs, and device-hours.
     """
 
     cooldown_s: float = 6 * 3600.0
     max_attempts: int = 3
-    confirm_windows: int = 2
     max_per_week: int = 7
     max_hours_per_week: float = 48.0
     min_corrections: int = 100
@@ -107,7 +105,6 @@ class RetrainPolicy:
         return cls(
             cooldown_s=_number(COOLDOWN_VARIABLE, cls.cooldown_s, at_least=0),
             max_attempts=int(_number(ATTEMPTS_VARIABLE, cls.max_attempts, at_least=1)),
-            confirm_windows=int(_number(WINDOWS_VARIABLE, cls.confirm_windows, at_least=1)),
             max_per_week=int(_number(PER_WEEK_VARIABLE, cls.max_per_week, at_least=0)),
             max_hours_per_week=_number(HOURS_PER_WEEK_VARIABLE, cls.max_hours_per_week, at_least=0),
             min_corrections=int(_number(CORRECTIONS_VARIABLE, cls.min_corrections, at_least=1)),

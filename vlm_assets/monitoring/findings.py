@@ -16,7 +16,7 @@ HISTORY_REPORTS = 50  # read back at most: no confirmation takes more windows
 
 @dataclass(frozen=True)
 class Finding:
-    """What a drift report says. `confirmed`: its own word for "so often in a row"; None if it does not count."""
+    """What a drift report says. `confirmed`: so many windows in a row have drifted as its settings ask for."""
 
     verdict: str
     p_value: float
@@ -25,8 +25,8 @@ class Finding:
     reference_version: str
     window_id: str
     released_model_version: str
-    confirmed: bool | None = None
-    windows_in_a_row: int | None = None
+    confirmed: bool
+    windows_in_a_row: int
 
     @property
     def window(self) -> str:
@@ -82,7 +82,6 @@ def _judged(finding: Finding) -> bool:
 
 def _finding(metadata: Any) -> Finding:
     values = {name: entry.value for name, entry in metadata.items()}
-    confirmed, row = values.get("confirmed"), values.get("windows_in_a_row")
     return Finding(
         verdict=str(values.get("verdict", "")),
         p_value=_float(values.get("p_value")),
@@ -91,8 +90,8 @@ def _finding(metadata: Any) -> Finding:
         reference_version=str(values.get("reference_version", "")),
         window_id=str(values.get("window_id", "")),
         released_model_version=str(values.get("released_model_version", "")),
-        confirmed=None if confirmed is None else bool(confirmed),
-        windows_in_a_row=None if row is None else int(row),
+        confirmed=bool(values.get("confirmed", False)),
+        windows_in_a_row=int(values.get("windows_in_a_row", 0)),
     )
 
 

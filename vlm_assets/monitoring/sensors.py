@@ -64,10 +64,10 @@ def build_drift_sensor(
             return dg.SkipReason(undrifted(found[0]))
         if superseded(context.instance, found[0]):
             return dg.SkipReason("A model was released after the drift report; waiting for a report on the new one.")
-        rules, windows = policy or RetrainPolicy.from_environment(), drifted_windows(found)
-        if waiting := _unconfirmed(found[0], windows, rules):
-            return waiting
-        return _retrain_or_ask(context.instance, found[0], windows, rules)
+        if not found[0].confirmed:
+            return _unconfirmed(found[0].windows_in_a_row)
+        rules = policy or RetrainPolicy.from_environment()
+        return _retrain_or_ask(context.instance, found[0], drifted_windows(found), rules)
 
     def _retrain_or_ask(
         instance: dg.DagsterInstance, finding: Finding, windows: list[str], rules: RetrainPolicy
@@ -141,13 +141,9 @@ def news_of_store() -> News | None:
     return news(StoreResource().open())
 
 
-def _unconfirmed(finding: Finding, windows: list[str], policy: RetrainPolicy) -> dg.SkipReason | None:
-    """Why a drifted report alone is not enough yet. What the report says of its own confirmation counts first."""
-    if finding.confirmed or (finding.confirmed is None and len(windows) >= policy.confirm_windows):
-        return None
-    row = finding.windows_in_a_row if finding.windows_in_a_row is not None else len(windows)
-    wanted = "the report does not call it confirmed" if finding.confirmed is not None else f"{policy.confirm_windows}"
-    return dg.SkipReason(f"Drifted in {row} window{'s' * (row != 1)} in a row; to be confirmed: {wanted}.")
+def _unconfirmed(row: int) -> dg.SkipReason:
+    windows = f"{row} window{'s' * (row != 1)}"
+    return dg.SkipReason(f"Drifted in {windows} in a row, not confirmed yet: see confirm_windows of drift_report.")
 
 
 def _drift(finding: Finding, windows: list[str]) -> Cause:

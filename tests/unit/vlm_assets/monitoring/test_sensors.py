@@ -46,7 +46,7 @@ def tick(instance):
     """Evaluates the sensor once, `after_s` seconds from now."""
 
     def evaluate(after_s: float = 0.0, news: News | None = NEWS, **policy):
-        rules = RetrainPolicy(**{"confirm_windows": 1, **policy})
+        rules = RetrainPolicy(**policy)
         sensor = build_drift_sensor(
             retrain, ask_for_captions, policy=rules, clock=lambda: time.time() + after_s, look=lambda: news
         )
@@ -63,6 +63,8 @@ def report(instance, verdict="drifted", window="window", **metadata):
         "reference_version": "model",
         "window_id": window,
         "released_model_version": "release-1",
+        "confirmed": verdict == "drifted",
+        "windows_in_a_row": int(verdict == "drifted"),
         **numbers,
         **metadata,
     }
@@ -204,31 +206,22 @@ def test_sensor_and_schedule_load_with_asset_jobs():
     assert schedule.cron_schedule == "0 * * * *"
 
 
-def test_drift_is_confirmed_by_windows_in_a_row(instance, tick):
-    report(instance, window="one")
-    report(instance, window="one")
-    assert reason(tick(confirm_windows=2)) == "Drifted in 1 window in a row; to be confirmed: 2."
+def test_what_is_not_confirmed_waits_and_says_so(instance, tick):
+    report(instance, window="one", confirmed=False)
+    assert reason(tick()).startswith("Drifted in 1 window in a row, not confirmed yet")
     report(instance, "not enough traffic (3 < 50)", window="few")
-    report(instance, window="two")
-    request = tick(confirm_windows=2)
+    report(instance, window="two", windows_in_a_row=2)
+    request = tick()
     assert (request.run_key, request.tags["vlm/drift_windows"]) == ("drift-model-two-1", "two,one")
 
 
-def test_a_window_without_drift_or_another_model_breaks_the_row(instance, tick):
+def test_a_window_without_drift_and_another_model_are_not_in_the_row(instance, tick):
     report(instance, window="one")
     report(instance, "no drift", window="calm")
     report(instance, window="two")
-    assert reason(tick(confirm_windows=2)).startswith("Drifted in 1 window in a row")
+    assert tick().tags["vlm/drift_windows"] == "two"
     report(instance, window="three", reference_version="other")
-    assert reason(tick(confirm_windows=2)).startswith("Drifted in 1 window in a row")
-
-
-def test_what_the_report_says_of_its_confirmation_counts_first(instance, tick):
-    report(instance, confirmed=False, windows_in_a_row=4)
-    text = reason(tick())
-    assert text == "Drifted in 4 windows in a row; to be confirmed: the report does not call it confirmed."
-    report(instance, confirmed=True, windows_in_a_row=5)
-    assert tick(confirm_windows=9).run_key == "drift-model-window-1"
+    assert tick().tags["vlm/drift_windows"] == "three"
 
 
 def test_with_nothing_new_to_learn_from_it_asks_for_captions_once_per_window(instance, tick):
