@@ -13,6 +13,7 @@ MONITORING := .monitoring/.unpacked
 CI := .venv-ci/.installed
 AIRFLOW := .venv-airflow/.installed
 ALIBI := .venv-alibi/.installed
+HELM := .venv-helm/.installed
 INSTALL := tools/install.sh
 export PYTHON
 # The instance that the demo writes and the UI shows; set DAGSTER_HOME yourself for another one.

@@ -20,7 +20,7 @@ from vlm_assets.monitoring.sensors import (
     build_evaluation_schedule,
     build_monitor_schedule,
 )
-from vlm_assets.monitoring.wishlist_assets import pictures_to_caption
+from vlm_assets.monitoring.wishlist_assets import wanted_captions
 from vlm_assets.presets import preset_config
 from vlm_assets.release.assets import released_model, serving_app
 from vlm_assets.release.guard_sensor import build_guard_sensor
@@ -59,7 +59,7 @@ evaluate = dg.define_asset_job(
 )  # fmt: skip
 ask_for_captions = dg.define_asset_job(
     "ask_for_captions",
-    selection=[pictures_to_caption],
+    selection=[wanted_captions],
     description="List the pictures whose captions would teach most.",
 )
 
@@ -70,7 +70,7 @@ sensors = [
 ]  # fmt: skip
 
 defs = dg.Definitions(
-    assets=[*assets, pictures_to_caption, cost_report],
+    assets=[*assets, wanted_captions, cost_report],
     asset_checks=[raw_expectations, split_expectations, shard_expectations, no_drift, feedback_expectations],
     jobs=[captioner, retrain, monitor, evaluate, ask_for_captions, promote, rollback, bulk_captions],
     sensors=sensors,

@@ -50,7 +50,7 @@ def config_classes() -> dict[str, type[dg.Config]]:
         "drift_report": DriftConfig,
         "cost_report": CostConfig,
         "feedback_captions": FeedbackConfig,
-        "pictures_to_caption": WishlistConfig,
+        "wanted_captions": WishlistConfig,
         "promote_version": PromoteConfig,
         "roll_back_champion": RollbackConfig,
         "caption_pictures": BulkConfig,

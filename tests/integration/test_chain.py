@@ -61,7 +61,7 @@ def test_from_source_to_a_served_captioner_and_again_without_work(home: Path) ->
     made = versions(home)
     assert set(made) == {
         "raw_dataset", "validated_splits", "tokenized_shards", "base_model", "finetuned_model", "eval_report",
-        "request_log", "drift_report", "feedback_captions", "pictures_to_caption", "cost_report",
+        "request_log", "drift_report", "feedback_captions", "wanted_captions", "cost_report",
     }  # fmt: skip
     champion = Ledger(Store(home / "store")).champion()
     assert champion is not None

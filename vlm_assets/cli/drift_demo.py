@@ -132,7 +132,7 @@ class Story:
         self.note("flat traffic: drift in 2 windows of 2", all(drifted), f"{_figures(one)}; {_figures(two)}")
         asked = self.runs.launched("ask_for_captions", SENSOR_WAIT_S)
         listed = asked is not None and asked.is_success and not self.runs.count("retrain")
-        self.note("nothing to learn from: pictures listed", listed, "asset pictures_to_caption" if listed else "–")
+        self.note("nothing to learn from: pictures listed", listed, "asset wanted_captions" if listed else "–")
         first.said.update(second.said)
         return first
 

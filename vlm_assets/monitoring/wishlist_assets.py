@@ -1,4 +1,4 @@
-"""The asset `pictures_to_caption`: what to ask people for when traffic drifts and nothing shows the new kind yet."""
+"""The asset `wanted_captions`: what to ask people for when traffic drifts and nothing shows the new kind yet."""
 
 import json
 from dataclasses import asdict
@@ -31,7 +31,7 @@ class WishlistConfig(dg.Config):
     code_version=CODE_VERSION,
     description="Pictures of the window to caption, those that would teach most first, with thumbnails",
 )
-def pictures_to_caption(
+def wanted_captions(
     context: dg.AssetExecutionContext,
     config: WishlistConfig,
     store: StoreResource,
@@ -45,7 +45,7 @@ def pictures_to_caption(
     opened, serving = store.open(), request_log_dir()
     corrected = sorted({row.caption_id for row in read_feedback(serving / "feedback")})
     inputs = {"corrected": "\n".join(corrected)}
-    recipe = Recipe("pictures_to_caption", CODE_VERSION, config.model_dump(), (request_log, released_model), inputs)
+    recipe = Recipe("wanted_captions", CODE_VERSION, config.model_dump(), (request_log, released_model), inputs)
 
     def write(draft: Draft) -> None:
         listed = wishes(
@@ -75,5 +75,5 @@ def pictures_to_caption(
 def _said(count: int, path: Path) -> str:
     return (
         f"Traffic has drifted and there is nothing new to learn from. {count} pictures would teach most: see the asset "
-        f"pictures_to_caption, or {path / TABLE}; send their captions to POST /v1/feedback."
+        f"wanted_captions, or {path / TABLE}; send their captions to POST /v1/feedback."
     )
