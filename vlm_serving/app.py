@@ -56,7 +56,7 @@ class ModelReplica:
         Requests are answered by the old model meanwhile. The first bundle of a replica must load: raising keeps the
         replica out of traffic and tells Serve why. A later one that cannot be used leaves the old one serving, because
         raising would make Serve kill a replica that works; /readyz and the log tell of it, and `deploy` reads it there.
-        With `await_release`, a replica also starts while the registry has no such model yet: in a new installation.
+        With `wait_for_bundle`, a replica also starts while the registry has no such model yet: in a new installation.
         """
         bundle, version = str(user_config.get("bundle", "")), str(user_config.get("version", ""))
         if not bundle:
@@ -65,7 +65,7 @@ class ModelReplica:
         try:
             await asyncio.to_thread(self.engine.put_models, bundle, version, models)
         except BundleError as error:
-            awaited = user_config.get("await_release", False) and isinstance(error, NotRegisteredError)
+            awaited = user_config.get("wait_for_bundle", False) and isinstance(error, NotRegisteredError)
             if not self.engine.slot.version and not awaited:
                 raise
 

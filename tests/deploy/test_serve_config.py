@@ -85,7 +85,7 @@ def test_it_says_what_deploy_serve_yaml_says() -> None:
     for key in ("name", "route_prefix", "import_path"):
         assert ours[key] == theirs[key]
     (ours,), (theirs,) = ours["deployments"], theirs["deployments"]
-    assert ours == {**theirs, "user_config": {**theirs["user_config"], "await_release": True}}
+    assert ours == {**theirs, "user_config": {**theirs["user_config"], "wait_for_bundle": True}}
 
 
 @pytest.fixture

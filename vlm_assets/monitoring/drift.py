@@ -99,20 +99,6 @@ def embedding_test(
     return DriftTest(mmd, both(p_mmd, p_classifier), len(x), len(y), effect_of(mmd), p_mmd, p_classifier, auc)
 
 
-def mmd_permutation_test(
-    reference: ArrayLike,
-    current: ArrayLike,
-    *,
-    permutations: int = 500,
-    max_rows: int = 500,
-    seed: int = 0,
-) -> DriftTest:
-    """The same by squared MMD alone."""
-    x, y, generator = _sides(reference, current, max_rows, seed, permutations)
-    mmd, p_value = permutation_p_value(squared_mmd(np.concatenate([x, y])), len(x), len(y), permutations, generator)
-    return DriftTest(mmd, p_value, len(x), len(y), effect_of(mmd), p_value)
-
-
 def both(first: float, second: float) -> float:
     """One p-value of two tests of the same data, however they depend on each other (Bonferroni)."""
     return min(1.0, 2 * min(first, second))

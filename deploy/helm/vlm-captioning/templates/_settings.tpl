@@ -163,5 +163,5 @@ applications:
       - name: Captioner
         user_config:
           bundle: {{ .Values.serve.bundle | quote }}
-          await_release: true # before the first one, replicas answer 503
+          wait_for_bundle: true # before the first one, replicas answer 503
 {{- end }}
