@@ -23,7 +23,7 @@ class Size:
     """How large the demonstration is. Rates are requests a second."""
 
     base_steps: int = 0  # 0: the base model of `make demo`, which is taken from there if it was made
-    steps: int = 300
+    steps: int = 800  # fewer leave a retraining too close to the champion for the gate to tell it apart
     bad_steps: int = 8
     drawings: int = 1000  # at most
     rate: float = 8.0
