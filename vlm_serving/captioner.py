@@ -17,6 +17,7 @@ from vlm_serving.bundle import GOLDEN, Bundle
 from vlm_serving.decoder import Decoder
 from vlm_serving.errors import BundleError, RequestError
 from vlm_serving.generation import FinishReason, GenerationOptions
+from vlm_serving.hardware import resolve_device
 from vlm_serving.model import load_model
 from vlm_serving.packed import pack_linears
 from vlm_serving.preprocessing import decode_for_model, model_pixels
@@ -75,8 +76,8 @@ class Captioner:
             torch.set_num_threads(threads)
         self.bundle = bundle
         self.options = bundle.generation
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        self.precision = ("bf16" if self.device.type == "cuda" else "fp32") if precision == "auto" else precision
+        where, self.precision, _ = resolve_device(precision, device)
+        self.device = torch.device(where)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(bundle.path)
         self.dtype = PRECISIONS[self.precision]
         loaded: Any = load_model(bundle.path, fused=attention == "fused") if model is None else model

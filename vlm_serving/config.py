@@ -37,7 +37,9 @@ class ServingConfig(BaseModel):
     )
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs; auto: CUDA if there is.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on CUDA, else fp32.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the hardware multiplies it natively, else fp32, which is exact."
+    )
     attention: Literal["fused", "stock"] = Field(
         "fused", description="Attention kernel: torch's fused one, or stock transformers' own; equal within rounding."
     )

@@ -105,8 +105,9 @@ def build_data_sensor(
         if known is None:
             return dg.SkipReason("There is no champion yet: materialize released_model first.")
         if not known.source_changed and known.corrections < rules.min_corrections:
+            whom = f"refused candidate {known.refused}" if known.refused else "champion"
             return dg.SkipReason(
-                f"The source is what the champion was trained on; {known.corrections} of {rules.min_corrections} "
+                f"The source is what the {whom} was trained on; {known.corrections} of {rules.min_corrections} "
                 "corrections accepted since."
             )
         return request_or_wait(_data(known), past_runs(context.instance, job.name), rules, clock())

@@ -25,10 +25,10 @@ from vlm_assets.training.preflight import check_training
 from vlm_assets.training.recipe import TrainSettings
 from vlm_assets.training.reporting import Metric, Reporter, TrainResult
 from vlm_assets.training.tuning import settle
+from vlm_serving.hardware import resolve_device
 from vlm_serving.preprocessing import PreprocessingContract
 
 Log = Callable[[str], object]
-CPU_BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}  # what multiplies bf16 faster than fp32
 MOST_LOADERS = 12
 ASKED = re.compile(r"[Tt]ried to allocate ([\d.,]+ ?\w+)")
 
@@ -130,20 +130,6 @@ def out_of_memory(message: str, settings: TrainSettings) -> str:
         f"gradient_checkpointing (now {settings.gradient_checkpointing}), or train less: lora_rank (now "
         f"{settings.lora_rank}) or frozen_vision_layers (now {settings.frozen_vision_layers})."
     )
-
-
-def resolve_device(precision: str) -> tuple[str, str, str]:
-    """(device, precision, why) for the setting: bf16 wherever the hardware multiplies it natively."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if precision != "auto":
-        return device, precision, "as configured"
-    if device == "cuda":
-        native = torch.cuda.is_bf16_supported()
-        return device, "bf16" if native else "fp32", f"the GPU {'has' if native else 'lacks'} bf16"
-    capabilities = torch.cpu.get_capabilities()
-    native = [name for feature, name in CPU_BF16.items() if capabilities.get(feature)]
-    why = f"the CPU has {native[0]}" if native else f"the CPU has neither {' nor '.join(CPU_BF16.values())}"
-    return device, "bf16" if native else "fp32", why
 
 
 def _smooth_labels(model: BlipForConditionalGeneration, share: float) -> None:

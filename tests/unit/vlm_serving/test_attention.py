@@ -21,7 +21,7 @@ A_RED_SQUARE = "a red square"
 
 @pytest.fixture(scope="module")
 def captioner(other_bundle: Path) -> Captioner:
-    return Captioner(open_bundle(other_bundle), device="cpu", threads=1)  # 48 px: 3 x 3 patches
+    return Captioner(open_bundle(other_bundle), device="cpu", precision="fp32", threads=1)  # 48 px: 3 x 3 patches
 
 
 @pytest.fixture(scope="module")

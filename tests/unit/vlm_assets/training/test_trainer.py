@@ -15,9 +15,10 @@ from tests.tiny import picture_bytes, tiny_bundle
 from vlm_assets.errors import TrainingError
 from vlm_assets.training.batches import Collator, Example, Normaliser, PairDataset
 from vlm_assets.training.recipe import TrainSettings
-from vlm_assets.training.trainer import resolve_device, train
+from vlm_assets.training.trainer import train
 from vlm_serving.bundle import Bundle, open_bundle
 from vlm_serving.captioner import Captioner
+from vlm_serving.hardware import resolve_device
 from vlm_serving.images import decode_picture
 from vlm_serving.model import load_model
 
@@ -133,7 +134,7 @@ def test_device_and_precision_are_chosen_by_what_the_hardware_has_and_the_log_sa
     setting: str, cuda: bool, native: list[str], expected: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bool(native))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bool(native))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(native, True))
     assert resolve_device(setting) == expected
 
