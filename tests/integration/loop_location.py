@@ -1,9 +1,9 @@
-"""A code location with the real drift sensor and jobs that do nothing, for a daemon that gets killed."""
+"""A code location with the real sensors and jobs that do nothing, for a real daemon."""
 
 import dagster as dg
 
 from vlm_assets.monitoring.news import News
-from vlm_assets.monitoring.sensors import build_drift_sensor
+from vlm_assets.monitoring.sensors import build_data_sensor, build_drift_sensor
 
 
 @dg.op
@@ -23,5 +23,6 @@ def ask_for_captions() -> None:
     nothing()
 
 
-sensor = build_drift_sensor(retrain, ask_for_captions, look=lambda: News(1, False, "data"))
-defs = dg.Definitions(jobs=[retrain, ask_for_captions], sensors=[sensor])
+drift_sensor = build_drift_sensor(retrain, ask_for_captions, look=lambda: News(1, False, "data"))
+data_sensor = build_data_sensor(retrain)
+defs = dg.Definitions(jobs=[retrain, ask_for_captions], sensors=[drift_sensor, data_sensor])

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -35,15 +37,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-def run(home: Path, config: dict[str, Any], select: str = "*") -> "subprocess.CompletedProcess[str]":
-    """`dagster asset materialize`, as a user types it."""
+def run(
+    home: Path,
+    config: dict[str, Any],
+    select: str = "*",
+    settings: Mapping[str, str] = MappingProxyType({}),
+    timeout_s: float = 280,
+) -> "subprocess.CompletedProcess[str]":
+    """`dagster asset materialize`, as a user types it, with settings of a deployment in the environment."""
     file = home / "config.yaml"
     file.write_text(json.dumps(config))
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", select]
     command += ["-m", "vlm_assets.definitions", "-c", str(file)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VLM_")}
-    environment |= {"DAGSTER_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=280)
+    environment |= {"DAGSTER_HOME": str(home), "PYTHONPATH": str(ROOT), **settings}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=timeout_s
+    )
 
 
 def versions(home: Path) -> dict[str, list[str]]:

@@ -1,25 +1,18 @@
 """One retraining per window, whenever the daemon is killed: the real daemon, SIGKILL at random moments."""
 
-import os
 import random
-import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from vlm_assets.children import end_with_parent
+from tests.integration.daemons import daemon, settings
 from vlm_assets.monitoring.retraining import FAILED, WINDOW_TAG
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
-ROOT = Path(__file__).parents[2]
 KILLS_PER_WINDOW = 6
 LONGEST_LIFE_S = 25.0  # a tick, its run's launch and the next tick lie within it
 PATIENCE_S = 420.0  # a run whose start was killed is given up by run monitoring after 180 s
@@ -27,32 +20,10 @@ PATIENCE_S = 420.0  # a run whose start was killed is given up by run monitoring
 
 @pytest.fixture
 def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    shutil.copy(ROOT / "dagster_home" / "dagster.yaml", tmp_path / "dagster.yaml")
-    for name, value in {
-        "DAGSTER_HOME": str(tmp_path),
-        "VLM_SENSOR_TICK_S": "1",
-        "VLM_RETRAIN_COOLDOWN_S": "0",
-        "VLM_RETRAIN_MAX_PER_WEEK": "100",
-        "PYTHONPATH": str(ROOT),
-    }.items():
+    for name, value in settings(tmp_path).items():
         monkeypatch.setenv(name, value)
     with dg.DagsterInstance.get() as instance:
         yield instance
-
-
-@contextmanager
-def daemon(home: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """The daemon in a group of its own; killed with all of it, code server and runs that are being launched."""
-    command = [sys.executable, "-m", "dagster._daemon", "run", "-m", "tests.integration.loop_location"]
-    with (home / "daemon.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True, preexec_fn=end_with_parent
-        )
-    try:
-        yield process
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def report(instance: dg.DagsterInstance, window: str) -> None:
