@@ -104,7 +104,7 @@ def embed(captioner: Captioner, pictures: Iterator[Image.Image]) -> Rows:
     """What the vision encoder sees, mean over its states, (n, d)."""
     pixels = [model_pixels(picture, captioner.bundle.contract) for picture in pictures]
     batches = [np.stack(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
-    return np.concatenate([captioner.encode(torch.from_numpy(batch)).mean(dim=1).numpy() for batch in batches])
+    return np.concatenate([captioner.encode(torch.from_numpy(batch)).float().mean(dim=1).numpy() for batch in batches])
 
 
 def held_out_codes(store: Path) -> set[str]:
