@@ -43,7 +43,9 @@ def tiny_bundle(
     )
     contract = write_model(path, model, tokenizer, contract)
     write_generation(path, "", generation)
-    captioner = Captioner(Bundle(path, "unsealed", contract, generation=generation), device="cpu", threads=1)
+    captioner = Captioner(
+        Bundle(path, "unsealed", contract, generation=generation), device="cpu", precision="fp32", threads=1
+    )
     write_golden(captioner, [picture_bytes(seed + number) for number in range(2)], path)
     (path / "README.md").write_text("# A tiny model with random weights, for tests\n")
     seal_bundle(path, {"base": "random weights"})

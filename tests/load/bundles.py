@@ -32,7 +32,7 @@ def random_bundle(path: Path, size: str, tokens: int = 20, seed: int = 0) -> Pat
     contract = write_model(path, _model(size, len(tokenizer), ids, seed), tokenizer, contract)
     options = GenerationOptions(max_new_tokens=tokens, min_new_tokens=tokens)
     write_generation(path, "", options)
-    captioner = Captioner(Bundle(path, "unsealed", contract, generation=options), device="cpu")
+    captioner = Captioner(Bundle(path, "unsealed", contract, generation=options), device="cpu", precision="fp32")
     from tests.tiny import picture_bytes
 
     write_golden(captioner, [picture_bytes(seed)], path)
