@@ -2,8 +2,8 @@
 
     python -m tests.load.soak [--minutes 30] [--share 0.8] [--json FILE]
 
-The slope is that of a straight line (least squares) through the memory of all the server's processes, shared pages
-counted once, after the first tenth of the time. Its 95 % interval takes into account that neighbouring measurements are
+The slope is that of a straight line (least squares) through the memory of all the server's processes (`memory_mb`),
+after the first tenth of the time. Its 95 % interval takes into account that neighbouring measurements are
 alike: it comes from the means of BLOCKS stretches.
 """
 
@@ -68,7 +68,18 @@ class Watched:
     """Memory of the server's processes, MB, and when it was taken, seconds."""
 
     times_s: list[float]
-    memory: list[float]
+    processes: list[dict[str, float]]
+
+    @property
+    def memory(self) -> list[float]:
+        """Of all processes together."""
+        return [sum(one.values()) for one in self.processes]
+
+    def growth(self) -> dict[str, float]:
+        """MB an hour of each process that was there all the time, the fastest first."""
+        always = set(self.processes[0]).intersection(*self.processes)
+        found = {name: slope(self.times_s, [one[name] for one in self.processes]).mb_per_h for name in always}
+        return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
 async def watch(pid: int, watched: Watched) -> None:
@@ -77,7 +88,7 @@ async def watch(pid: int, watched: Watched) -> None:
     while True:
         memory = await asyncio.to_thread(memory_mb, pid)
         watched.times_s.append(time.monotonic() - began_s)
-        watched.memory.append(memory)
+        watched.processes.append(memory)
         await asyncio.sleep(EVERY_S)
 
 
@@ -100,7 +111,7 @@ async def soak(url: str, pid: int, minutes: float, share: float) -> tuple[Load, 
 def settled(watched: Watched) -> Watched:
     """Without the beginning, in which caches fill."""
     first = int(SETTLING_SHARE * len(watched.times_s))
-    return Watched(watched.times_s[first:], watched.memory[first:])
+    return Watched(watched.times_s[first:], watched.processes[first:])
 
 
 def main() -> int:
@@ -115,12 +126,13 @@ def main() -> int:
         wait_until_answers(server.http_url, PATH, FIELD, next(jpegs()), 60)
         load, watched = asyncio.run(soak(server.http_url, server.process.pid, asked.minutes, asked.share))
     if asked.json:
-        asked.json.write_text(json.dumps({"times_s": watched.times_s, "memory_mb": watched.memory}) + "\n")
+        asked.json.write_text(json.dumps({"times_s": watched.times_s, "memory_mb": watched.processes}) + "\n")
     kept = settled(watched)
     growth = slope(kept.times_s, kept.memory)
     failed = len(load.samples) - len(load.answered)
     print(load)
     print(f"memory {kept.memory[0]:.0f} MB, at the end {kept.memory[-1]:.0f}; {growth}")
+    print("; ".join(f"{name} {rate:+.1f} MB/h" for name, rate in list(kept.growth().items())[:6]))
     print(f"goal: no growth beyond chance: {'NOT reached' if growth.grows else 'reached'}; failed: {failed} (goal 0)")
     return 1 if growth.grows or failed else 0
 

@@ -38,4 +38,12 @@ def test_too_few_measurements_are_refused() -> None:
 
 
 def test_the_beginning_is_left_out() -> None:
-    assert settled(Watched(TIMES_S[:100], TIMES_S[:100])).times_s[0] == TIMES_S[10]
+    assert settled(Watched(TIMES_S[:100], [{"gcs 1": 1.0}] * 100)).times_s[0] == TIMES_S[10]
+
+
+def test_the_process_that_grows_is_named_first_and_one_that_went_is_not_told() -> None:
+    processes = [{"gcs 1": 50.0, "replica 2": 500 + second / 3600 * 9} for second in TIMES_S]
+    processes[7]["gone 3"] = 80.0
+    watched = Watched(TIMES_S, processes)
+    assert watched.memory[7] == pytest.approx(630 + TIMES_S[7] / 400)
+    assert list(watched.growth().items()) == [("replica 2", pytest.approx(9)), ("gcs 1", pytest.approx(0))]
