@@ -124,13 +124,20 @@ def _drift_metadata(report: dict[str, Any], path: Path, released_model: Artifact
     tests = {name: report[name] for name in ("p_mmd", "p_classifier", "classifier_auc") if report[name] is not None}
     return {
         **metadata,
-        "p_value": report["p_value"],
-        "effect_size": report["effect_size"],
-        "alpha": report["alpha"],
-        **tests,
+        **{name: _shown(report[name]) for name in ("p_value", "effect_size", "alpha")},
+        **{name: _shown(value) for name, value in tests.items()},
         "features drifted": ", ".join(row["feature"] for row in report["features"] if row["drifted"]) or "none",
         "features not compared": ", ".join(report["untested"]) or "none",
-        "features": dg.MetadataValue.table([dg.TableRecord(row) for row in report["features"]]),
+        "features": dg.MetadataValue.table([_record(row) for row in report["features"]]),
         "evidently": dg.MetadataValue.path(path / PAGE),
         "plot": dg.MetadataValue.md(png_markdown((path / PLOT).read_bytes(), headline(report))),
     }
+
+
+def _shown(value: float) -> float:
+    """Four digits that count: more say nothing here, and the page cuts wide columns off."""
+    return float(f"{value:.4g}")
+
+
+def _record(row: dict[str, Any]) -> dg.TableRecord:
+    return dg.TableRecord({name: _shown(value) if isinstance(value, float) else value for name, value in row.items()})

@@ -12,7 +12,7 @@ from vlm_assets.release.decision import reason_to_release
 from vlm_assets.release.deploy import ServeResource
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.release.promotion import bundle_version, headline_scores
-from vlm_assets.release.show import ledger_table
+from vlm_assets.release.show import ledger_page
 from vlm_assets.resources import StoreResource, TrackerResource
 
 GROUP = "release"
@@ -67,7 +67,7 @@ def _release_metadata(champion: LedgerEntry, registry_version: str, entries: lis
         "why": champion.why,
         "mlflow_registry_version": registry_version,
         "dagster/uri": champion.artifact.uri,
-        "ledger": dg.MetadataValue.table([dg.TableRecord(row) for row in ledger_table(entries)]),
+        "ledger": dg.MetadataValue.table([dg.TableRecord(row) for row in ledger_page(entries)]),
     }
 
 

@@ -9,7 +9,7 @@ from vlm_assets.release.config import PromoteConfig, RollbackConfig
 from vlm_assets.release.deploy import ServeResource
 from vlm_assets.release.ledger import Ledger, LedgerEntry
 from vlm_assets.release.promotion import force_promotion, roll_back
-from vlm_assets.release.show import ledger_table
+from vlm_assets.release.show import ledger_page
 from vlm_assets.resources import StoreResource, TrackerResource, write_ref
 
 RELEASED = dg.AssetKey("released_model")
@@ -87,5 +87,5 @@ def _metadata(entry: LedgerEntry, entries: list[LedgerEntry]) -> dict[str, Any]:
         "ledger_entry": entry.number,
         "why": entry.why,
         "dagster/uri": entry.artifact.uri,
-        "ledger": dg.MetadataValue.table([dg.TableRecord(row) for row in ledger_table(entries)]),
+        "ledger": dg.MetadataValue.table([dg.TableRecord(row) for row in ledger_page(entries)]),
     }

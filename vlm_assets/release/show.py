@@ -8,6 +8,20 @@ from vlm_assets.release.ledger import LedgerEntry
 ROWS_SHOWN = 10
 
 
+def ledger_page(entries: Sequence[LedgerEntry]) -> list[dict[str, str | int]]:
+    """The ledger for a page of Dagster's, which squeezes wide cells: of each reason the first part, dates unbroken."""
+    unbroken = str.maketrans({" ": "\N{NO-BREAK SPACE}", "-": "\N{NON-BREAKING HYPHEN}"})
+    return [
+        {**row, "when": str(row["when"]).translate(unbroken), "why": _first_part(str(row["why"]))}
+        for row in ledger_table(entries)
+    ]
+
+
+def _first_part(why: str) -> str:
+    first, more, _ = why.partition("; ")
+    return f"{first} …" if more else first
+
+
 def ledger_table(entries: Sequence[LedgerEntry], rows: int = ROWS_SHOWN) -> list[dict[str, str | int]]:
     """The last `rows` changes of champion, the newest first: who, when, from, to, why, CIDEr, run."""
     return [

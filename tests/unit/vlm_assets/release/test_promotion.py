@@ -15,7 +15,7 @@ from vlm_assets.release.deploy import ServeResource
 from vlm_assets.release.jobs import promote, rollback
 from vlm_assets.release.ledger import Ledger
 from vlm_assets.release.promotion import force_promotion
-from vlm_assets.release.show import ledger_table
+from vlm_assets.release.show import ledger_page, ledger_table
 from vlm_assets.resources import StoreResource, TrackerResource
 from vlm_assets.store import Store
 from vlm_assets.training.tracking import prepare_experiment
@@ -166,6 +166,15 @@ def test_the_jobs_write_the_ledger_the_alias_the_reference_and_the_table(place: 
     assert place.alias() == place.bundles[0]
     assert place.history()[-1] == ("rollback", place.bundles[1], place.bundles[0])
     assert ledger_table(Ledger(place.store).entries())[0]["action"] == "rollback"
+
+
+def test_on_a_page_a_reason_is_cut_behind_its_first_part_and_a_date_does_not_break(place: Place) -> None:
+    ledger = Ledger(place.store)
+    ledger.promote(place.models[0], place.bundles[0], seen=None, why="CIDEr +1; no loops", run_id="", scores={})
+    [row] = ledger_page(ledger.entries())
+    assert row["why"] == "CIDEr +1 …"
+    assert not {" ", "-"} & set(str(row["when"]))
+    assert ledger_table(ledger.entries())[0]["why"] == "CIDEr +1; no loops"
 
 
 def test_the_commands_change_the_champion_list_the_ledger_and_refuse_in_one_line(
