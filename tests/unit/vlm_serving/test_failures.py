@@ -12,16 +12,15 @@ from PIL import Image
 
 from tests.serving import BAD, encode, make_client, make_service
 from tests.tiny import picture_bytes
-from tests.unit.vlm_serving.test_app_remote import Handle
+from tests.unit.vlm_serving.test_app_remote import CONTRACT, Handle
 from tests.unit.vlm_serving.test_app_service import PNG, Allergic, gathered
 from vlm_serving import failure_log, model_slot
 from vlm_serving.config import ServingConfig
 from vlm_serving.engine import Item, Outcome, RunBatch, Submit
-from vlm_serving.errors import DeadlineExceededError, OverloadedError
-from vlm_serving.exchange import EngineState, ModelCard
+from vlm_serving.errors import DeadlineExceededError, OverloadedError, PictureFailedError
+from vlm_serving.exchange import EngineState, JobResult, ModelCard
 from vlm_serving.failure_log import FailureLog, FailureRow, read_failures
 from vlm_serving.generation import DEFAULT_OPTIONS
-from vlm_serving.preprocessing import PreprocessingContract
 from vlm_serving.remote import RemoteEngine
 from vlm_serving.request_log import RequestLog, read_request_log
 from vlm_serving.segment_log import sampled
@@ -131,27 +130,29 @@ def test_what_nobody_expected_of_the_model_is_its_fault_and_what_comes_after_is_
     assert failures(tmp_path / "b") == []
 
 
-def test_a_model_elsewhere_that_never_answers_is_soon_known_by_its_own_version(tmp_path: Path) -> None:
-    """What it answers would bring its card along; this one answers nothing, and the front asks who it is."""
-    contract = PreprocessingContract(image_size_px=32, bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    old, new = (
-        EngineState("captioner", {"captioner": ModelCard("captioner", version, contract, DEFAULT_OPTIONS)})
-        for version in ("old", "new")
-    )
-    engine = RemoteEngine(Handle(old, None, new, None, new), "captioner")
-    service = CaptionService(
-        ServingConfig(device="cpu", deadline_s=0.2), MemoryMeters(), RequestLog(tmp_path), engine=engine
-    )
+def blamed_elsewhere(log: Path, *answers: Any) -> list[str]:
+    """Versions blamed for two requests that fail at models behind a handle, which gives these answers in turn."""
+    config, engine = ServingConfig.model_validate({"deadline_s": 0.2}), RemoteEngine(Handle(*answers), "captioner")
+    service = CaptionService(config, MemoryMeters(), RequestLog(log), engine=engine)
 
     async def twice() -> None:
         for number in range(2):
-            with pytest.raises(DeadlineExceededError):
+            with pytest.raises((DeadlineExceededError, PictureFailedError)):
                 await service.caption([PNG], f"r{number}")
             await asyncio.sleep(0.05)
 
     asyncio.run(twice())
     service.close()
-    assert [row["model_version"] for row in failures(tmp_path)] == ["old", "new"]
+    return [row["model_version"] for row in failures(log)]
+
+
+def test_a_model_elsewhere_is_blamed_by_its_own_version(tmp_path: Path) -> None:
+    """What it answers brings its card along; of one that answers nothing the front asks who it is."""
+    old, new = (ModelCard("captioner", version, CONTRACT, DEFAULT_OPTIONS) for version in ("old", "new"))
+    states = [EngineState("captioner", {"captioner": card}) for card in (old, new)]
+    failed = JobResult(new, [PictureFailedError("it raised")])
+    assert blamed_elsewhere(tmp_path / "failing", states[0], failed, failed) == ["new", "new"]
+    assert blamed_elsewhere(tmp_path / "hanging", states[0], None, states[1], None, states[1]) == ["old", "new"]
 
 
 def rows(count: int, start_s: float = 100.0) -> Sequence[FailureRow]:
