@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +20,12 @@ from vlm_serving.errors import (
     DeadlineExceededError,
     FeedbackOffError,
     PictureError,
+    PictureFailedError,
     RequestError,
     ServingError,
 )
 from vlm_serving.exchange import CaptionJob, Engine, EngineState, JobResult, ModelCard
+from vlm_serving.failure_log import FailureLog, FailureRow, model_fault
 from vlm_serving.feedback_log import FeedbackLog, FeedbackRow
 from vlm_serving.heap import HeapTrimmer
 from vlm_serving.images import PictureLimits
@@ -56,6 +59,15 @@ class Prepared:
     thumbnail: bytes | None = None
 
 
+@dataclass
+class Attempt:
+    """A request on its way, and the model that has it now: whom to blame if it fails."""
+
+    request_id: str
+    pictures: int
+    card: ModelCard | None = None
+
+
 @dataclass(frozen=True)
 class Answer:
     """Captions in request order, with times in milliseconds. `queue` is all the wait for a model and its batch."""
@@ -86,6 +98,7 @@ class CaptionService:
         self.config = config
         self.meters = meters
         self.log = log
+        self.failures = FailureLog.beside(log, config.request_log_flush_s) if log else None
         self.feedback = FeedbackLog(log.directory / "feedback", config.feedback_log_max_bytes) if log else None
         kept_bytes = config.feedback_pictures_max_bytes
         self.pictures = KeptPictures(log.directory / "pictures", kept_bytes) if log and kept_bytes else None
@@ -93,7 +106,8 @@ class CaptionService:
         self._decoders = ThreadPoolExecutor(config.decode_threads, "decode")
         self._heap = HeapTrimmer()
         self.admission = Admission(config, lambda count: meters.gauge("vlm_in_work_pictures", count))
-        self._dropped = 0  # rows of the log, as counted so far
+        self._dropped = 0  # rows of both logs, as counted so far
+        self._hearing: asyncio.Task[None] | None = None
 
     @property
     def slot(self) -> ModelSlot:
@@ -146,16 +160,22 @@ class CaptionService:
         `picture_index`, PictureFailedError.
         """
         limit_s = min(self.config.deadline_s, timeout_s or self.config.deadline_s)
-        deadline = asyncio.timeout(limit_s)
+        attempt = Attempt(request_id, len(uploads))
         try:
-            async with deadline:
+            async with asyncio.timeout(limit_s):
                 until_s = time.perf_counter() + limit_s
-                return await self._caption(uploads, request_id, asked or {}, model, explain, until_s)
+                return await self._caption(uploads, attempt, asked or {}, model, explain, until_s)
         except TimeoutError as error:
-            raise DeadlineExceededError(
+            late = DeadlineExceededError(
                 f"The request was not answered within {limit_s:g} s; its pictures were taken out of the queue. "
                 "Send fewer at once, allow more time, or try again later."
-            ) from error
+            )
+            if limit_s == self.config.deadline_s:  # a shorter one is the caller's own
+                self._record_failure(late, attempt)
+            raise late from error
+        except Exception as error:
+            self._record_failure(error, attempt)
+            raise
 
     def check_health(self) -> None:
         """Raise ServingError if the engine in this process is stuck or sees otherwise than it did."""
@@ -167,8 +187,9 @@ class CaptionService:
         self._decoders.shutdown(wait=False)
         if isinstance(self.engine, LocalEngine):
             self.engine.close()
-        if self.log:
-            self.log.close()
+        for log in (self.log, self.failures):
+            if log:
+                log.close()
         if self.pictures:
             self.pictures.close()
 
@@ -194,7 +215,7 @@ class CaptionService:
     async def _caption(
         self,
         uploads: Sequence[Upload],
-        request_id: str,
+        attempt: Attempt,
         asked: Mapping[str, Any],
         model: str,
         explain: bool,
@@ -215,13 +236,16 @@ class CaptionService:
                 card, options, [one.sha256 for one in prepared], [one.pixels for one in prepared],
                 left_s=deadline_s - decoded_s, explain=explain,
             )  # fmt: skip
+            attempt.card = card
             result = await self._ask(job, uploads)
-        CPU_CLOCK.count(self.meters)
+            attempt.card = result.card
         answer = _answer(result, uploads, started_s, decoded_s - decoding_s)
-        self._record(answer, prepared, request_id)
+        attempt.card = None  # it has answered: what fails from here on is no fault of the model
+        CPU_CLOCK.count(self.meters)
+        self._record(answer, prepared, attempt.request_id)
         if self.pictures:
             for index, upload in enumerate(uploads):
-                self.pictures.append(caption_id(request_id, index, len(uploads)), upload.data)
+                self.pictures.append(caption_id(attempt.request_id, index, len(uploads)), upload.data)
         return answer
 
     async def _ask(self, job: CaptionJob, uploads: Sequence[Upload]) -> JobResult:
@@ -263,8 +287,28 @@ class CaptionService:
             self.meters.observe("vlm_stage_seconds", getattr(answer, f"{stage}_ms") / 1000, stage=stage)
         if self.log:
             self.log.append([_row(answer, index, one, request_id) for index, one in enumerate(prepared)])
-            before, self._dropped = self._dropped, self.log.dropped  # some were lost by its writer, long after
-            self.meters.count("vlm_request_log_dropped", self._dropped - before)
+            self._count_dropped()
+
+    def _record_failure(self, error: Exception, attempt: Attempt) -> None:
+        reason = model_fault(error)
+        if self.failures is None or attempt.card is None or not reason:
+            return
+        version, now_s = attempt.card.version, time.time()
+        self.failures.append([FailureRow(now_s, attempt.request_id, version, reason, attempt.pictures)])
+        self._count_dropped()
+        answered = isinstance(error, PictureFailedError)
+        if not answered and (self._hearing is None or self._hearing.done()):
+            self._hearing = asyncio.create_task(self._hear())
+
+    async def _hear(self) -> None:
+        """Ask which models there are: one that answers nothing brings no card along, and would pass for another."""
+        with suppress(Exception):
+            await self.state(fresh=True)
+
+    def _count_dropped(self) -> None:
+        """Some rows were lost by the writers, long after."""
+        before, self._dropped = self._dropped, sum(log.dropped for log in (self.log, self.failures) if log)
+        self.meters.count("vlm_request_log_dropped", self._dropped - before)
 
 
 def prepare(data: bytes, contract: PreprocessingContract, limits: PictureLimits, thumbnail_px: int = 0) -> Prepared:

@@ -21,7 +21,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "vlm_model_busy_seconds": ("Time that a model was at work on a batch, by kind of device.", ("device",)),
     "vlm_cpu_seconds": ("CPU time of the process, all its threads together.", ()),
     "vlm_model_loads": ("Bundles loaded, by outcome.", ("outcome",)),
-    "vlm_request_log_dropped": ("Request-log rows lost: the writer was behind, or the disk refused them.", ()),
+    "vlm_request_log_dropped": (
+        "Rows of the request log, or of failures, lost: the writer was behind, or the disk refused them.",
+        (),
+    ),
 }
 HISTOGRAMS: dict[str, tuple[str, list[float], tuple[str, ...]]] = {
     "vlm_stage_seconds": (

@@ -52,11 +52,12 @@ def _judge(
     instance: dg.DagsterInstance, before: LedgerEntry, champion: LedgerEntry, limits: GuardBounds, now_s: float
 ) -> list[str] | str:
     """What is beyond its bounds, or why nothing is."""
+    from vlm_serving.failure_log import read_failures
     from vlm_serving.request_log import read_request_log
 
-    log = read_request_log(request_log_dir(), now_s - LOOK_BACK_S)
-    old = served_by(log, before.bundle_version, last=ROWS_BEFORE)
-    new = served_by(log, champion.bundle_version, champion.time_unix_s)
+    log, failures = (read(request_log_dir(), now_s - LOOK_BACK_S) for read in (read_request_log, read_failures))
+    old = served_by(log, failures, before.bundle_version, last=ROWS_BEFORE)
+    new = served_by(log, failures, champion.bundle_version, champion.time_unix_s)
     found = [*degradations(old, new, limits), *_new_drift(instance, before, champion)]
     if found:
         return found

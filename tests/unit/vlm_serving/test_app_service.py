@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.serving import BAD, encode, make_client, make_service
 from tests.tiny import picture_bytes
-from vlm_serving import request_log
+from vlm_serving import segment_log
 from vlm_serving.bundle import open_bundle, seal_bundle
 from vlm_serving.captioner import Caption, Captioner
 from vlm_serving.engine import Item, Outcome, RunBatch, Submit, caption_items
@@ -224,7 +224,7 @@ def test_a_log_that_cannot_keep_up_costs_rows_and_no_request(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, writing = threading.Event(), threading.Event()
-    monkeypatch.setattr(request_log, "to_table", lambda _: (writing.set(), held.wait(60)))
+    monkeypatch.setattr(segment_log, "to_table", lambda *_: (writing.set(), held.wait(60)))
     log = RequestLog(tmp_path / "log", flush_s=0.001, max_queued_rows=3)
     service = make_service(bundle, log)
     client = make_client(service)

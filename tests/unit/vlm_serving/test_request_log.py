@@ -12,18 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from vlm_serving import request_log
-from vlm_serving.request_log import (
-    SCHEMA,
-    LogRow,
-    RequestLog,
-    read_request_log,
-    row_bytes,
-    sampled,
-    segment_paths,
-    to_table,
-    trim,
-)
+from vlm_serving import segment_log
+from vlm_serving.request_log import PREFIX, SCHEMA, LogRow, RequestLog, read_request_log
+from vlm_serving.segment_log import sampled, segment_paths, to_table, trim
 
 ROW = LogRow(
     time_unix_s=100.0,
@@ -64,7 +55,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_segments_from_before_thumbnails_are_read(tmp_path: Path) -> None:
-    old = to_table([ROW]).drop_columns(["thumbnail"])
+    old = to_table([ROW], SCHEMA).drop_columns(["thumbnail"])
     pq.write_table(old, tmp_path / "requests-0000000100000-1-x-000001.parquet")
     assert read_request_log(tmp_path)["thumbnail"].to_pylist() == [None]
 
@@ -85,7 +76,7 @@ def test_only_what_came_after_is_read_and_old_segments_stay_closed(
         log.close()
     opened: list[str] = []
     read = pq.read_table
-    monkeypatch.setattr(request_log.pq, "read_table", lambda path, **k: (opened.append(str(path)), read(path, **k))[1])
+    monkeypatch.setattr(segment_log.pq, "read_table", lambda path, **k: (opened.append(str(path)), read(path, **k))[1])
     times = read_request_log(tmp_path, since_unix_s=202.0)["time_unix_s"].to_pylist()
     assert times == [203.0, 204.0, 300.0, 301.0, 302.0, 303.0, 304.0]
     assert len(opened) == 2
@@ -104,12 +95,12 @@ def test_half_written_segments_are_not_seen(tmp_path: Path) -> None:
 def test_a_full_queue_drops_and_counts_and_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held, writing = threading.Event(), threading.Event()
 
-    def slow(_: object) -> object:
+    def slow(*_: object) -> object:
         writing.set()
         held.wait(10)
-        return to_table([ROW])
+        return to_table([ROW], SCHEMA)
 
-    monkeypatch.setattr(request_log, "to_table", slow)
+    monkeypatch.setattr(segment_log, "to_table", slow)
     log = RequestLog(tmp_path, flush_s=0.001, max_queued_rows=5)
     log.append([ROW])
     assert writing.wait(5)
@@ -126,11 +117,11 @@ def test_the_oldest_segments_go_first_and_the_newest_stays(tmp_path: Path) -> No
         log = RequestLog(tmp_path)
         log.append(rows(5, start_s))
         log.close()
-    size = segment_paths(tmp_path)[0].stat().st_size
-    assert trim(tmp_path, max_bytes=int(2.5 * size)) == 1
+    size = segment_paths(tmp_path, PREFIX)[0].stat().st_size
+    assert trim(tmp_path, PREFIX, max_bytes=int(2.5 * size)) == 1
     assert read_request_log(tmp_path)["time_unix_s"].to_pylist()[0] == 200.0
-    assert trim(tmp_path, max_bytes=1) == 1
-    assert len(segment_paths(tmp_path)) == 1
+    assert trim(tmp_path, PREFIX, max_bytes=1) == 1
+    assert len(segment_paths(tmp_path, PREFIX)) == 1
 
 
 def test_a_disk_that_cannot_be_written_costs_rows_and_nothing_else(tmp_path: Path) -> None:
@@ -161,7 +152,7 @@ def test_a_full_disk_costs_the_rows_and_keeps_no_half_segment(tmp_path: Path) ->
 
 def test_memory_is_bounded_in_bytes_too(tmp_path: Path) -> None:
     row = replace(ROW, embedding=np.zeros(50_000, dtype=np.float32))
-    log = RequestLog(tmp_path, flush_s=60, max_queued_bytes=10 * row_bytes(row))
+    log = RequestLog(tmp_path, flush_s=60, max_queued_bytes=10 * RequestLog.row_bytes(row))
     log.append([row] * 15)
     assert log.dropped == 5
     log.close()
@@ -170,7 +161,7 @@ def test_memory_is_bounded_in_bytes_too(tmp_path: Path) -> None:
 
 def test_a_writer_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held, writing = threading.Event(), threading.Event()
-    monkeypatch.setattr(request_log, "to_table", lambda _: (writing.set(), held.wait(10)))
+    monkeypatch.setattr(segment_log, "to_table", lambda *_: (writing.set(), held.wait(10)))
     log = RequestLog(tmp_path, flush_s=0.001, max_queued_rows=2)
     log.append([ROW])
     assert writing.wait(5)
@@ -199,7 +190,7 @@ def test_half_segments_of_killed_writers_go(tmp_path: Path) -> None:
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
-    trim(tmp_path, 1000)
+    trim(tmp_path, PREFIX, 1000)
     assert [path.name for path in tmp_path.iterdir()] == [new.name]
 
 
@@ -210,4 +201,4 @@ def test_writers_in_one_directory_do_not_meet(tmp_path: Path) -> None:
     for log in logs:
         log.close()
     assert read_request_log(tmp_path).num_rows == 3
-    assert all(f"-{os.getpid()}-" in path.name for path in segment_paths(tmp_path))
+    assert all(f"-{os.getpid()}-" in path.name for path in segment_paths(tmp_path, PREFIX))
