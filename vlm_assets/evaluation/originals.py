@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlm_assets.errors import StoreError
+from vlm_assets.evaluation.pictures import PictureBatch
 
 if TYPE_CHECKING:
     from vlm_serving.preprocessing import PreprocessingContract
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Originals:
-    """The directories of the validated_splits and the raw_dataset that the shards were made from."""
+    """The directories of the validated_splits and the raw_dataset that the shards were made from.
+
+    Any two with such files will do: `rows.parquet` (image_id, sha256) and `pictures-*.parquet` (sha256, image).
+    """
 
     splits: Path
     raw: Path
@@ -30,6 +34,10 @@ class Originals:
 
         files = self._files(image_ids)
         return np.stack([decode_for_model(files[name], contract).pixels for name in image_ids])
+
+    def view(self, contract: PreprocessingContract) -> Callable[[PictureBatch], NDArray[np.uint8]]:
+        """Of a batch of shards the same pictures, as a model of this contract takes them."""
+        return lambda batch: self.pixels(batch.image_ids, contract)
 
     def _files(self, image_ids: Sequence[str]) -> dict[str, bytes]:
         wanted = [("image_id", "in", list(image_ids))]

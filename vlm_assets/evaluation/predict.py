@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,9 +64,21 @@ def caption_split(
     total = count_rows(shard_files, limit)
     if total == 0:
         raise ConfigError(f"Nothing to caption for {label}: the split has 0 pictures. Check evaluation's `splits`.")
+    return caption_batches(captioner, picture_batches(shard_files, batch_size, limit), total, log, label, view)
+
+
+def caption_batches(
+    captioner: PixelCaptioner,
+    batches: Iterable[PictureBatch],
+    total: int,
+    log: Callable[[str], None],
+    label: str,
+    view: Callable[[PictureBatch], NDArray[np.uint8]] | None = None,
+) -> CaptionTable:
+    """The same of `total` pictures, one or more, wherever they come from."""
     progress = Progress(label, total, log)
     tables: list[CaptionTable] = []
-    for batch in picture_batches(shard_files, batch_size, limit):
+    for batch in batches:
         captions = captioner.caption_pixels(view(batch) if view else batch.pixels)
         tables.append(_table(batch, captions))
         progress.advance(len(captions))

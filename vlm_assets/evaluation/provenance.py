@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,18 +39,24 @@ def folder_of(file_name: str | None) -> str:
 
 def placed(system: System, provenance: Provenance) -> System:
     """The system with each picture's cluster and source in its tables; unknown ones stay alone and without source."""
-    return replace(system, captions={name: _placed(table, provenance) for name, table in system.captions.items()})
+    return replace(system, captions={name: placed_table(table, provenance) for name, table in system.captions.items()})
 
 
-def _placed(table: CaptionTable, provenance: Provenance) -> CaptionTable:
+def placed_table(table: CaptionTable, provenance: Provenance) -> CaptionTable:
+    """The same of one table; a picture of which nothing is known keeps what the table says."""
     names: list[str] = table["image_id"].to_pylist()
-    known = {
-        "cluster": [provenance.cluster.get(name, name) for name in names],
-        "source": [provenance.source.get(name, "") for name in names],
-    }
-    for name, values in known.items():
+    known: dict[str, Mapping[str, str]] = {"cluster": provenance.cluster, "source": provenance.source}
+    for name, by_picture in known.items():
+        said: list[str] = table[name].to_pylist()
+        values = [by_picture.get(picture, before) for picture, before in zip(names, said, strict=True)]
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
     return table
+
+
+def with_kin(image_ids: Collection[str], provenance: Provenance) -> frozenset[str]:
+    """These pictures and all others of their clusters."""
+    clusters = {provenance.cluster[name] for name in image_ids if name in provenance.cluster}
+    return frozenset(image_ids) | {name for name, cluster in provenance.cluster.items() if cluster in clusters}
 
 
 def training_pictures(splits: Path) -> frozenset[str]:

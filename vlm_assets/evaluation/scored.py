@@ -19,7 +19,7 @@ from vlm_assets.evaluation.slots import Vocabulary, slot_accuracy, slot_vocabula
 from vlm_assets.evaluation.systems import System
 
 if TYPE_CHECKING:
-    from vlm_assets.evaluation.config import EvalConfig
+    from vlm_assets.evaluation.config import MeasureConfig
 
 Items = dict[str, Floats]  # by metric, one score per picture
 
@@ -51,7 +51,7 @@ class Scored:
 ScoredSystems = dict[str, dict[str, Scored]]  # by system, by split
 
 
-def score_everything(systems: Sequence[System], training: Texts, config: EvalConfig) -> ScoredSystems:
+def score_everything(systems: Sequence[System], training: Texts, config: MeasureConfig) -> ScoredSystems:
     """Score every system on every split that it captioned."""
     tables = [table for system in systems for table in system.captions.values()]
     slots = [text for column in [training.slots, *(table["slots"].to_pylist() for table in tables)] for text in column]
@@ -65,7 +65,7 @@ def score_everything(systems: Sequence[System], training: Texts, config: EvalCon
 
 
 def score_split(
-    table: CaptionTable, vocabulary: Vocabulary, config: EvalConfig, trained_on: Collection[str] = ()
+    table: CaptionTable, vocabulary: Vocabulary, config: MeasureConfig, trained_on: Collection[str] = ()
 ) -> Scored:
     """Caption metrics and, where the source declares slots, slot accuracy: of all slots together and of each.
 

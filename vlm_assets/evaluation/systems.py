@@ -26,9 +26,10 @@ from vlm_assets.evaluation.predict import CaptionTable, caption_split
 from vlm_serving.generation import DEFAULT_OPTIONS, GenerationOptions
 
 if TYPE_CHECKING:  # both modules of the captioner import torch
-    from vlm_assets.evaluation.config import EvalConfig
+    from vlm_assets.evaluation.config import EvalConfig, MeasureConfig
     from vlm_serving.bundle import Bundle
     from vlm_serving.captioner import Captioner
+    from vlm_serving.preprocessing import PreprocessingContract
 
 Log = Callable[[str], None]
 
@@ -161,7 +162,7 @@ def golden_facts(model: Path) -> dict[str, Any]:
         return {"pictures": 0, "problem": str(error)}
 
 
-def open_captioner(model: Path | Bundle, config: EvalConfig) -> Captioner:
+def open_captioner(model: Path | Bundle, config: MeasureConfig) -> Captioner:
     """The captioner of a model's directory or bundle."""
     from vlm_serving.captioner import Captioner
 
@@ -204,7 +205,7 @@ def _champion(
     about = "released before"
     if champion.generation != candidate.generation:
         about += f", {champion.generation}"
-    if same_pixels(champion, candidate):
+    if same_pixels(champion.contract, candidate.contract):
         return _caption(CHAMPION, about, champion, splits, config, log)
     contract = champion.contract
     if originals is None:
@@ -212,11 +213,7 @@ def _champion(
         return System(CHAMPION, f"not compared: it takes {contract.image_size_px} px pictures", champion.version)
     log(f"The champion takes {contract.image_size_px} px pictures: scored on the same ones, from their originals.")
     about += f"; on the same pictures at {contract.image_size_px} px"
-
-    def view(batch: PictureBatch) -> NDArray[np.uint8]:
-        return originals.pixels(batch.image_ids, contract)
-
-    return _caption(CHAMPION, about, champion, splits, config, log, view)
+    return _caption(CHAMPION, about, champion, splits, config, log, originals.view(contract))
 
 
 def _with_past(champion: System, trained_on: frozenset[str] | None, log: Log) -> System:
@@ -227,13 +224,13 @@ def _with_past(champion: System, trained_on: frozenset[str] | None, log: Log) ->
     return replace(champion, about=f"{champion.about}; whether it was trained on some of these pictures is not known")
 
 
-def same_pixels(a: Bundle, b: Bundle) -> bool:
-    """Whether both models see the same uint8 pixels of a picture; how they normalise them is their own business."""
-    return (a.contract.image_size_px, a.contract.resample) == (b.contract.image_size_px, b.contract.resample)
+def same_pixels(a: PreprocessingContract, b: PreprocessingContract) -> bool:
+    """Whether both see the same uint8 pixels of a picture; how they are normalised is the models' own business."""
+    return (a.image_size_px, a.resample) == (b.image_size_px, b.resample)
 
 
 def _require_same_pixels(candidate: Bundle, base: Bundle) -> None:
-    if not same_pixels(candidate, base):
+    if not same_pixels(candidate.contract, base.contract):
         raise ConfigError(
             f"The fine-tuned model takes {candidate.contract.image_size_px} px pictures "
             f"({candidate.contract.resample}), its base {base.contract.image_size_px} px ({base.contract.resample}). "
