@@ -9,6 +9,7 @@ from vlm_assets.bulk.jobs import bulk_captions
 from vlm_assets.data.assets import raw_dataset, tokenized_shards, validated_splits
 from vlm_assets.data.checks import raw_expectations, shard_expectations, split_expectations
 from vlm_assets.evaluation.assets import eval_report
+from vlm_assets.evaluation.champion_assets import champion_report
 from vlm_assets.monitoring.alert_sensors import check_failure_alert, run_failure_alert
 from vlm_assets.monitoring.assets import drift_report, request_log
 from vlm_assets.monitoring.checks import no_drift
@@ -53,9 +54,10 @@ monitor = dg.define_asset_job(
     config=preset_config(only=(*seen, "feedback_captions", "cost_report")),
     description="Compact the request log, collect corrections, compare with the reference.",
 )  # fmt: skip
+now = ("feedback_captions", "raw_dataset", "validated_splits", "base_model", "tokenized_shards", "champion_report")
 evaluate = dg.define_asset_job(
-    "evaluate", selection=[eval_report], config=preset_config(only=("eval_report",)),
-    description="The last candidate, which is the champion unless it was refused, on the test pictures.",
+    "evaluate", selection=dg.AssetSelection.assets(*now), config=preset_config(only=now),
+    description="The champion on the pictures as they are now: the source and the corrections are read anew.",
 )  # fmt: skip
 ask_for_captions = dg.define_asset_job(
     "ask_for_captions",
@@ -70,7 +72,7 @@ sensors = [
 ]  # fmt: skip
 
 defs = dg.Definitions(
-    assets=[*assets, wanted_captions, cost_report],
+    assets=[*assets, champion_report, wanted_captions, cost_report],
     asset_checks=[raw_expectations, split_expectations, shard_expectations, no_drift, feedback_expectations],
     jobs=[captioner, retrain, monitor, evaluate, ask_for_captions, promote, rollback, bulk_captions],
     sensors=sensors,

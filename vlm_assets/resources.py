@@ -142,13 +142,25 @@ def read_ref(backend: Backend, asset: dg.AssetKey, run_id: str = "") -> Artifact
     return None
 
 
+def refs_of_all_runs(backend: Backend, asset: dg.AssetKey) -> Iterator[ArtifactRef]:
+    """What each run made of `asset`, as it is read; equal ones may come again."""
+    for name in backend.list_keys(_refs_folder(asset)):
+        text = backend.read_text(f"{_refs_folder(asset)}/{name}")
+        if text is not None:
+            yield ArtifactRef.from_json(json.loads(text))
+
+
 def write_ref(backend: Backend, asset: dg.AssetKey, name: str, ref: ArtifactRef) -> None:
     """Note the reference of `asset` under a run's name, or as the `last`."""
     backend.write_text(_ref_key(asset, name), json.dumps(ref.to_json(), indent=1))
 
 
 def _ref_key(asset: dg.AssetKey, name: str) -> str:
-    return f"refs/{'/'.join(asset.path)}/{name}.json"
+    return f"{_refs_folder(asset)}/{name}.json"
+
+
+def _refs_folder(asset: dg.AssetKey) -> str:
+    return f"refs/{'/'.join(asset.path)}"
 
 
 def local_resources() -> dict[str, Any]:

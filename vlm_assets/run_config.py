@@ -30,7 +30,7 @@ def config_classes() -> dict[str, type[dg.Config]]:
     """The settings of each asset and op, by its name in a run config."""
     from vlm_assets.bulk.config import BulkConfig
     from vlm_assets.data.config import RawDatasetConfig, ShardsConfig, SplitConfig
-    from vlm_assets.evaluation.config import EvalConfig
+    from vlm_assets.evaluation.config import ChampionConfig, EvalConfig
     from vlm_assets.monitoring.config import DriftConfig, RequestLogConfig
     from vlm_assets.monitoring.cost_assets import CostConfig
     from vlm_assets.monitoring.feedback import FeedbackConfig
@@ -45,6 +45,7 @@ def config_classes() -> dict[str, type[dg.Config]]:
         "base_model": BaseModelConfig,
         "finetuned_model": FinetuneConfig,
         "eval_report": EvalConfig,
+        "champion_report": ChampionConfig,
         "released_model": ReleaseConfig,
         "request_log": RequestLogConfig,
         "drift_report": DriftConfig,

@@ -28,6 +28,7 @@ CONFIG: dict[str, Any] = {
         "base_model": {"config": {"start": {"blip_mini": {**MINI, "pretrain": QUICK}}}},
         "finetuned_model": {"config": QUICK},
         "eval_report": {"config": {"splits": ["test"], "max_pictures": 16, "resamples": 100, "gate": GATE}},
+        "champion_report": {"config": {"max_pictures": 16, "resamples": 100, "min_pictures": 5}},
     }
 }
 
@@ -71,12 +72,16 @@ def test_from_source_to_a_served_captioner_and_again_without_work(home: Path) ->
     made = versions(home)
     assert set(made) == {
         "raw_dataset", "validated_splits", "tokenized_shards", "base_model", "finetuned_model", "eval_report",
-        "request_log", "drift_report", "feedback_captions", "wanted_captions", "cost_report",
+        "request_log", "drift_report", "feedback_captions", "wanted_captions", "cost_report", "champion_report",
     }  # fmt: skip
     champion = Ledger(Store(home / "store")).champion()
     assert champion is not None
     assert champion.artifact.version == made["finetuned_model"][0]
     assert "captioned the golden picture" in first.stdout + first.stderr
+    [report] = (home / "store" / "champion_report").iterdir()
+    measured = json.loads((report / "scores.json").read_text())
+    assert measured["champion"]["version"] == champion.bundle_version
+    assert measured["since_release"]["metrics"]["cider"]["value"] == 0  # released on these very pictures, in this run
 
     second = run(home, CONFIG)
     assert second.returncode == 0, second.stderr[-3000:]

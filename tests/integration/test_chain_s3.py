@@ -14,7 +14,7 @@ from vlm_serving.captioner import Captioner
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 MADE = {
     "raw_dataset", "validated_splits", "tokenized_shards", "base_model", "finetuned_model", "eval_report",
-    "request_log", "drift_report",
+    "request_log", "drift_report", "champion_report",
 }  # fmt: skip
 PREFIX = "chain"
 LIMIT_S = 430

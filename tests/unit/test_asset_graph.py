@@ -61,6 +61,17 @@ def test_everything_is_described_owned_and_versioned(defs: dg.Definitions):
         assert not node.is_partitioned, f"{key}: `--select '*'` would need a --partition"
 
 
+def test_the_weekly_evaluation_reads_the_source_anew_and_no_release_waits_for_it(defs: dg.Definitions):
+    jobs = {name: defs.resolve_job_def(name) for name in ("captioner", "retrain", "evaluate")}
+    made = {name: {key.to_user_string() for key in job.asset_layer.executable_asset_keys} for name, job in jobs.items()}
+    assert made["evaluate"] == {
+        "feedback_captions", "raw_dataset", "validated_splits", "base_model", "tokenized_shards", "champion_report",
+    }  # fmt: skip
+    assert "champion_report" not in made["captioner"] | made["retrain"]
+    schedules = {one.name: one.job_name for one in defs.schedules or [] if isinstance(one, dg.ScheduleDefinition)}
+    assert schedules["evaluation_schedule"] == "evaluate"
+
+
 def test_selection_strings_parse():
     """They do not if an antlr4 runtime below 4.13 got installed, which DVC's stack asks for."""
 

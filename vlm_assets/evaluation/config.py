@@ -26,3 +26,14 @@ class EvalConfig(MeasureConfig):
     min_slice: int = Field(default=10, ge=2, description="Slices with fewer pictures than this are not shown.")
     gallery_pictures: int = Field(default=12, ge=1, le=100, description="Pictures per part of the report's gallery.")
     gate: GateConfig = Field(default=GateConfig(), description="What the candidate must reach to be released.")
+
+
+class ChampionConfig(MeasureConfig):
+    """How `champion_report` captions, counts and warns."""
+
+    min_pictures: int = Field(
+        default=30,
+        ge=2,
+        description="Independent test pictures, now and at its release, that the comparison of the two needs; with "
+        "fewer it does not warn.",
+    )

@@ -127,13 +127,13 @@ def build_monitor_schedule(job: AnyJob) -> dg.ScheduleDefinition:
 
 
 def build_evaluation_schedule(job: AnyJob) -> dg.ScheduleDefinition:
-    """Every Monday morning, `job` evaluates the champion on the test pictures as they are now."""
+    """Every Monday morning, `job` evaluates the champion on the pictures as they are now. Stopped until switched on."""
     return dg.ScheduleDefinition(
         name="evaluation_schedule",
         job=job,
         cron_schedule="0 5 * * 1",
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Evaluates the released model on the held-out pictures, weekly.",
+        description="Evaluates the champion on the held-out pictures of the source as it is now, weekly.",
     )
 
 

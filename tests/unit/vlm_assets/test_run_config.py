@@ -78,7 +78,7 @@ def test_a_variable_that_is_not_set_is_a_fault_like_others(monkeypatch: pytest.M
 def test_every_asset_and_op_with_settings_is_known() -> None:
     """A new asset's settings must not be left out of the check."""
     found: dict[str, Any] = {}
-    for job in ("captioner", "monitor", "ask_for_captions", "promote", "rollback", "bulk_captions"):
+    for job in ("captioner", "evaluate", "monitor", "ask_for_captions", "promote", "rollback", "bulk_captions"):
         for node in defs.resolve_job_def(job).all_node_defs:
             function = getattr(getattr(node, "compute_fn", None), "decorated_fn", None)
             if function is not None and "config" in inspect.signature(function).parameters:
