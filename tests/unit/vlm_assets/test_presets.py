@@ -1,10 +1,15 @@
 """Presets by name or path, and what is said when there is none."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from vlm_assets.definitions import defs
 from vlm_assets.errors import ConfigError
@@ -46,6 +51,28 @@ def test_every_preset_is_valid_run_config_for_the_whole_chain(path: Path, monkey
         monkeypatch.setenv(name, "/anywhere")
     assert dg.validate_run_config(defs.resolve_job_def("captioner"), read_preset(path))
     check_run_config(read_preset(path))
+
+
+DESCRIBED = ("raw_dataset", "eval_report", "champion_report", "drift_report", "cost_report", "wanted_captions")
+
+
+def test_a_preset_may_describe_any_asset_and_each_job_takes_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"ops": {name: {"config": {}} for name in DESCRIBED}}))
+    code = (
+        "import dagster as dg, json; from vlm_assets.definitions import defs; "
+        "jobs = [defs.resolve_job_def(name) for name in ('captioner', 'retrain', 'monitor', 'evaluate')]; "
+        "print(json.dumps({job.name: list(job.run_config['ops']) for job in jobs if dg.validate_run_config(job)}))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    environment = {**os.environ, "VLM_PRESET": str(tmp_path / "p.yaml"), "PYTHONPATH": str(PRESETS.parents[1])}
+    said = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    found = {job: set(ops) for job, ops in json.loads(said).items()}
+    assert found == {
+        "captioner": {"raw_dataset", "eval_report", "drift_report"},
+        "retrain": {"raw_dataset", "eval_report"},
+        "monitor": {"drift_report", "cost_report"},
+        "evaluate": {"raw_dataset", "champion_report"},
+    }
 
 
 def test_blip_base_fine_tunes_as_the_original_did() -> None:
