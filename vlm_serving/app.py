@@ -48,7 +48,8 @@ class ModelReplica:
     def __init__(self, config: ServingConfig) -> None:
         configure_logging()
         self.config = config
-        self.engine = LocalEngine(config, PrometheusMeters(also=RayMeters()), keep=_multiplexed)
+        self._ray_meters = RayMeters()
+        self.engine = LocalEngine(config, PrometheusMeters(also=self._ray_meters), keep=_multiplexed)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load `{"bundle": …, "version": …, "models": {name: bundle}}` beside the models that serve, then swap.
@@ -81,7 +82,8 @@ class ModelReplica:
         return replace(await self.engine.state(), replica=_replica_id())
 
     async def check_health(self) -> None:
-        """Called by Serve; raising makes it replace the replica."""
+        """Called by Serve every ten seconds; raising makes it replace the replica."""
+        self._ray_meters.repeat_gauges()
         self.engine.probe_golden()
         self.engine.check_health()
 
@@ -109,8 +111,13 @@ class IngressReplica:
 
     def __init__(self, config: ServingConfig, models: Any) -> None:
         configure_logging()
-        engine = RemoteEngine(models, config.model_name)
-        self.service = CaptionService(config, PrometheusMeters(also=RayMeters()), open_log(config), engine=engine)
+        self._ray_meters = RayMeters()
+        engine, meters = RemoteEngine(models, config.model_name), PrometheusMeters(also=self._ray_meters)
+        self.service = CaptionService(config, meters, open_log(config), engine=engine)
+
+    async def check_health(self) -> None:
+        """Called by Serve every ten seconds."""
+        self._ray_meters.repeat_gauges()
 
     def __del__(self) -> None:
         """The last rows of the request log reach the disk."""

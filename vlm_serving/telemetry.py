@@ -98,6 +98,7 @@ class RayMeters:
         self._gauges: dict[str, Any] = {
             name: api.Gauge(name, description=text, tag_keys=tags) for name, (text, tags) in GAUGES.items()
         }
+        self._last: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
 
     def count(self, name: str, value: float = 1, **tags: str) -> None:
         """Add `value` to a counter."""
@@ -110,7 +111,13 @@ class RayMeters:
 
     def gauge(self, name: str, value: float, **tags: str) -> None:
         """Set a gauge to `value`."""
+        self._last[name, frozenset(tags.items())] = value
         self._gauges[name].set(value, tags=tags)
+
+    def repeat_gauges(self) -> None:
+        """Say every gauge again: Ray forgets one that was not set for two of its reports, 20 s."""
+        for (name, tags), value in list(self._last.items()):
+            self._gauges[name].set(value, tags=dict(tags))
 
 
 class CpuClock:

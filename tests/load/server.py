@@ -133,7 +133,8 @@ def memory_mb(pid: int) -> dict[str, float]:
             kinds = dict(
                 line.split()[:2] for line in Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines()[1:]
             )
-            found[f"{one.name()} {one.pid}"] = (int(kinds["Pss_Anon:"]) + int(kinds["Pss_Shmem:"])) * 1024 / MB
+            name = one.name().partition(".")[0]  # Ray adds the method that is running
+            found[f"{name} {one.pid}"] = (int(kinds["Pss_Anon:"]) + int(kinds["Pss_Shmem:"])) * 1024 / MB
         except (psutil.Error, OSError):
             continue
     return found

@@ -33,7 +33,7 @@ REFERENCE = 40  # the small chain validates on 45 pictures: enough for a verdict
 @pytest.fixture(scope="module")
 def lived_in(stack: Stack, tmp_path_factory: pytest.TempPathFactory):
     """The stack after a day's work in two minutes."""
-    chain = {name: config for name, config in CONFIG["ops"].items()}
+    chain = {name: config for name, config in CONFIG["ops"].items() if name != "champion_report"}  # a job of its own
     run_job(stack, "retrain", {"ops": chain})
     ask(stack)
     log = stack.home / "request_log"
@@ -114,7 +114,7 @@ def test_the_numbers_are_what_happened(lived_in: Stack) -> None:
     assert value("vlm_gate_passed") == 1
     assert value("vlm_drift_judged") == 1
     assert value('vlm_asset_metadata{asset="drift_report", name="n_traffic"}') >= PICTURES
-    assert value("sum(vlm_pictures_total)") >= 2 * PICTURES
+    wait_for("all pictures counted", lambda: value("sum(vlm_pictures_total)") >= 2 * PICTURES, 60)
     assert value('vlm_asset_metadata{asset="eval_report", name="pictures"}') == 16
 
 
