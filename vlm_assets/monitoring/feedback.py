@@ -47,7 +47,7 @@ class FeedbackConfig(dg.Config):
 
 
 @dg.asset(
-    group_name="monitoring",
+    group_name="data",
     kinds={"python", "parquet"},
     owners=["team:vlm"],
     code_version=CODE_VERSION,
