@@ -2,8 +2,8 @@
 
 It hands requests to a replica's own HTTP server; Serve's proxy in Python would take each apart and send it on by gRPC,
 which costs more than a small model's caption. Ray's configuration opens HAProxy's statistics and metrics on all
-addresses and has no setting for that, but it lets one name the binary: ours is a shell script that mends the two lines
-and becomes HAProxy.
+addresses and has no setting for that, but it lets one name the binary: ours is `haproxy.sh`, which mends the two lines
+and becomes HAProxy. It is a file of the package, as the temporary directory of a container takes no programs (noexec).
 """
 
 import os
@@ -13,6 +13,8 @@ from pathlib import Path
 from vlm_serving.processes import free_port
 
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
+WRAPPER = Path(__file__).with_name("haproxy.sh")
+BINARY_VARIABLE = "VLM_HAPROXY_BINARY"  # read by WRAPPER
 BUFFER_BYTES = 1 << 20  # what fits in here is sent to another replica when the first one dies with it
 DRAINING_S = 2  # HAProxy asks replicas that much oftener whether they are still there
 MAX_THREADS = 4
@@ -24,15 +26,13 @@ def prepare_haproxy(folder: Path, environment: MutableMapping[str, str] = os.env
     Whatever the environment says already stays: RAY_SERVE_ENABLE_HA_PROXY=0 is how to do without.
     """
     binary = _binary()
-    if environment.get(SWITCH, "1") != "1" or not binary:
+    if environment.get(SWITCH, "1") != "1" or not binary or not os.access(WRAPPER, os.X_OK):
         return False
     folder.mkdir(mode=0o700)
-    wrapper = folder / "haproxy"
-    wrapper.write_text(_script(binary))
-    wrapper.chmod(0o700)
     settings = {
         SWITCH: "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+        BINARY_VARIABLE: binary,
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(WRAPPER),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "a.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "m.sock"),
@@ -60,10 +60,3 @@ def _binary() -> str:
         return get_haproxy_binary()
     except OSError:
         return ""
-
-
-def _script(binary: str) -> str:
-    return f"""#!/bin/sh
-# called as: -db -f FILE ...; "bind :PORT" (metrics) and "bind *:PORT" (statistics) are what Ray binds to all addresses
-sed -i -E 's/^( *bind )\\*?:/\\1127.0.0.1:/' "$3" && exec '{binary}' "$@"
-"""

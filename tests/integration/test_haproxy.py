@@ -1,5 +1,6 @@
 """HAProxy as Ray starts it, with every address of its own on loopback."""
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -32,12 +33,21 @@ def test_what_ray_binds_to_all_addresses_is_bound_to_loopback(tmp_path: Path) ->
     ports = {name: free_port() for name in ("metrics", "http", "stats")}
     config = tmp_path / "haproxy.cfg"
     config.write_text(CONFIG.format(**ports))
-    process = subprocess.Popen([environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)])
+    command = [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+    process = subprocess.Popen(command, env={**os.environ, **environment})
     try:
         assert listening(process.pid, len(ports)) == {("127.0.0.1", port) for port in ports.values()}
     finally:
         process.kill()
         process.wait()
+
+
+def test_nothing_in_the_temporary_directory_has_to_be_run(tmp_path: Path) -> None:
+    """A container's is often mounted noexec."""
+    environment: dict[str, str] = {}
+    assert prepare_haproxy(tmp_path / "ha", environment)
+    assert not Path(environment["RAY_SERVE_HAPROXY_BINARY_PATH"]).is_relative_to(tmp_path)
+    assert not [path for path in (tmp_path / "ha").rglob("*") if os.access(path, os.X_OK) and path.is_file()]
 
 
 def test_it_is_left_out_where_the_environment_says_so(tmp_path: Path) -> None:

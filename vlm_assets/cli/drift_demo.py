@@ -168,7 +168,8 @@ class Story:
         run = self.runs.launched("retrain", WAIT_S)
         champion = self.runs.champion()
         swapped = run is not None and run.is_success and champion.number > old.number
-        self.note("gate passed on the mixed test", swapped, _cut(champion.why))
+        ended = f"run {run.run_id} ended {run.status.value.lower()}" if run else "no run ended"
+        self.note("gate passed on the mixed test", swapped, _cut(champion.why) if swapped else ended)
         stretch = self.traffic.begin([*self.world.measured, *self.world.colour])
         self.wait_for(stretch, 30)
         requests, dropped = self.traffic.total()
