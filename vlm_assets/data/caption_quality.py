@@ -16,6 +16,7 @@ from vlm_assets.data.picture_file import PICTURE_SUFFIXES
 from vlm_assets.data.quality import DEFAULT_LIMITS, Fault, QualityLimits
 
 SHOWN_CHARACTERS = 40
+SPECIAL = re.compile(r"\[(?:PAD|UNK|CLS|SEP|MASK)\]")  # one token each, where a caption has them literally
 BOS_AND_EOS = 2
 COUNTRIES = "de|fr|nl|ch|pl|eu|uk|ru|jp|cn|kr|se|dk|fi|cz|hu|ro|gr|pt|br|mx|ca|au|nz|biz"
 CALLED = "tel|telefon|telephone|phone|fon|fax|call|whatsapp|mobil"
@@ -129,7 +130,7 @@ def is_file_name(caption: str, file_name: str, source_rows: Sequence[str] = ()) 
 def least_tokens(caption: str) -> int:
     """A lower bound of the tokens that BERT's word pieces need, with BOS and EOS."""
     normalize, split = _basic_tokenizer()
-    return len(split(normalize(caption))) + BOS_AND_EOS
+    return len(split(normalize(SPECIAL.sub(" a ", caption)))) + BOS_AND_EOS
 
 
 @cache
