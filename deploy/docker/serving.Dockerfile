@@ -38,8 +38,9 @@ WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8000
 # Serve's proxy answers here with or without a model; whether there is one: /readyz.
+# 404: up, and no model yet
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=4 \
-    CMD ["python", "/opt/venv/probe.py", "http://127.0.0.1:8000/-/healthz"]
+    CMD ["python", "/opt/venv/probe.py", "http://127.0.0.1:8000/healthz", "404"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "vlm_serving"]
 CMD ["serve", "--host", "0.0.0.0"]

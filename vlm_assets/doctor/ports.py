@@ -36,10 +36,13 @@ def _is_mlflow(url: str) -> bool:
     return answer is not None and answer.status_code == 200 and answer.text.strip() == "OK"
 
 
+SERVE_SAYS = ("success", "Route table is not populated yet.")
+
+
 def is_serve(url: str) -> bool:
-    """Whether Ray Serve's proxy listens at this address."""
+    """Whether Ray Serve listens at this address: its proxy, or its HAProxy, which may have no route yet."""
     answer = _get(f"{url}/-/healthz")
-    return answer is not None and answer.text.strip() == "success"
+    return answer is not None and answer.text.strip() in SERVE_SAYS
 
 
 def _is_ray(url: str) -> bool:
