@@ -1,4 +1,6 @@
 #!/bin/sh
-# HAProxy as Ray calls it (-db -f FILE ...), with nothing open to other machines: "bind :PORT" (metrics) and
-# "bind *:PORT" (statistics) are what Ray's configuration binds to all addresses. See haproxy.py.
-sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$3" && exec "$VLM_HAPROXY_BINARY" "$@"
+# HAProxy as Ray calls it (-db -f FILE ...), with no door of its own open to other machines: "bind :PORT" (metrics) and
+# "bind *:PORT" of its statistics are what Ray's configuration binds to all addresses. The service's own "bind" stays
+# where the server was told to listen. See haproxy.py.
+sed -i -E "s/^( *bind ):/\1127.0.0.1:/; s/^( *bind )\*:${RAY_SERVE_HAPROXY_STATS_PORT}\$/\1127.0.0.1:${RAY_SERVE_HAPROXY_STATS_PORT}/" "$3" \
+    && exec "$VLM_HAPROXY_BINARY" "$@"

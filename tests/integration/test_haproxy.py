@@ -21,22 +21,27 @@ defaults
 frontend prometheus
     bind :{metrics}
 frontend http_frontend
-    bind 127.0.0.1:{http}
+    bind {host}:{http}
 listen stats
   bind *:{stats}
 """
 
 
-def test_what_ray_binds_to_all_addresses_is_bound_to_loopback(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1"), ("*", "0.0.0.0"), ("0.0.0.0", "0.0.0.0")])
+def test_its_own_doors_are_on_loopback_and_the_services_where_it_was_told(
+    tmp_path: Path, host: str, address: str
+) -> None:
     environment: dict[str, str] = {}
     assert prepare_haproxy(tmp_path / "ha", environment)
-    ports = {name: free_port() for name in ("metrics", "http", "stats")}
+    ports = {"metrics": free_port(), "http": free_port(), "stats": int(environment["RAY_SERVE_HAPROXY_STATS_PORT"])}
     config = tmp_path / "haproxy.cfg"
-    config.write_text(CONFIG.format(**ports))
+    config.write_text(CONFIG.format(host=host, **ports))
     command = [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
     process = subprocess.Popen(command, env={**os.environ, **environment})
     try:
-        assert listening(process.pid, len(ports)) == {("127.0.0.1", port) for port in ports.values()}
+        assert listening(process.pid, len(ports)) == {
+            (address if name == "http" else "127.0.0.1", port) for name, port in ports.items()
+        }
     finally:
         process.kill()
         process.wait()
