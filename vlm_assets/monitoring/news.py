@@ -48,18 +48,13 @@ def news(store: Store) -> News | None:
     now = read_ref(store.backend, CORRECTIONS)
     source = source_fingerprint()
     identity = digest([source, now.version if now and now.counts.get("accepted") else ""])[:16]
-    known = _since(store, _raw_recipe(store, champion.artifact), now, source, identity)
+    corrections, changed = _since(store, _raw_recipe(store, champion.artifact), now, source)
     refused = _last_refused(store, champion.artifact)
     recipe = _raw_recipe(store, refused) if refused else {}
     if refused is None or not recipe:
-        return known
-    tried = _since(store, recipe, now, source, identity)
-    return News(
-        min(known.corrections, tried.corrections),
-        known.source_changed and tried.source_changed,
-        identity,
-        refused.version,
-    )
+        return News(corrections, changed, identity)
+    untried, changed_again = _since(store, recipe, now, source)
+    return News(min(corrections, untried), changed and changed_again, identity, refused.version)
 
 
 def source_fingerprint() -> str:
@@ -72,14 +67,14 @@ def source_fingerprint() -> str:
     return chosen.open().fingerprint() if hasattr(chosen, "open") else ""
 
 
-def _since(store: Store, recipe: Mapping[str, Any], now: ArtifactRef | None, source: str, identity: str) -> News:
-    """What there is now beyond the raw dataset of this recipe."""
+def _since(store: Store, recipe: Mapping[str, Any], now: ArtifactRef | None, source: str) -> tuple[int, bool]:
+    """Beyond the raw dataset of this recipe: corrections accepted since, and whether its source has changed."""
     accepted = now.counts.get("accepted", 0) if now else 0
     seen_version = recipe.get("parents", {}).get("feedback_captions", "")
     seen = store.lookup("feedback_captions", seen_version) if seen_version else None
     new = 0 if now and now.version == seen_version else max(0, accepted - (seen.counts["accepted"] if seen else 0))
     known = recipe.get("inputs", {}).get("source")
-    return News(new, bool(source and known and source != known), identity)
+    return new, bool(source and known and source != known)
 
 
 def _last_refused(store: Store, champion: ArtifactRef) -> ArtifactRef | None:

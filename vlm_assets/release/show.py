@@ -6,15 +6,17 @@ from datetime import UTC, datetime
 from vlm_assets.release.ledger import LedgerEntry
 
 ROWS_SHOWN = 10
+PAGE_ORDER = ("entry", "when", "action", "why", "CIDEr", "from", "to", "who", "run")  # a page cuts off what is right
 
 
 def ledger_page(entries: Sequence[LedgerEntry]) -> list[dict[str, str | int]]:
     """The ledger for a page of Dagster's, which squeezes wide cells: of each reason the first part, dates unbroken."""
     unbroken = str.maketrans({" ": "\N{NO-BREAK SPACE}", "-": "\N{NON-BREAKING HYPHEN}"})
-    return [
+    rows = [
         {**row, "when": str(row["when"]).translate(unbroken), "why": _first_part(str(row["why"]))}
         for row in ledger_table(entries)
     ]
+    return [{name: row[name] for name in PAGE_ORDER} for row in rows]
 
 
 def _first_part(why: str) -> str:
