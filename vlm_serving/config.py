@@ -109,7 +109,9 @@ class ServingConfig(BaseModel):
         ge=0,
         description="Requests that a replica takes in; 0: twice its batch, or twice what scaling aims at.",
     )
-    max_queued_requests: int = Field(16, ge=-1, description="Requests that wait in the proxy; -1: no bound.")
+    max_queued_requests: int = Field(
+        8, ge=-1, description="Requests that wait for a place in a replica; -1: any number."
+    )
     graceful_shutdown_timeout_s: float = Field(10, ge=0, description="Time a replica gets to finish its requests.")
     health_check_period_s: float = Field(10, gt=0, description="Seconds between health checks.")
     health_check_timeout_s: float = Field(30, gt=0, description="Seconds until a silent replica is replaced.")

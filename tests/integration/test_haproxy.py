@@ -1,14 +1,21 @@
-"""HAProxy as Ray starts it, with every address of its own on loopback."""
+"""HAProxy as Ray starts it: every address of its own on loopback, and no more for a replica than it can hold."""
 
+import json
 import os
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from vlm_serving.haproxy import SWITCH, prepare_haproxy
+from vlm_serving.problems import problem_document
 from vlm_serving.processes import free_port
 
 pytestmark = pytest.mark.integration
@@ -25,6 +32,20 @@ frontend http_frontend
 listen stats
   bind *:{stats}
 """
+ONE_APPLICATION = """global
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 5s
+    timeout server 5s
+frontend http_frontend
+    bind 127.0.0.1:{http}
+    default_backend captioner
+backend captioner
+    http-reuse always
+    server replica 127.0.0.1:{replica}
+"""
+REFUSING_S = 0.1  # how long HAProxy refuses in a replica's place
 
 
 @pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1"), ("*", "0.0.0.0"), ("0.0.0.0", "0.0.0.0")])
@@ -66,6 +87,115 @@ def test_settings_of_the_environment_stay(tmp_path: Path) -> None:
     assert prepare_haproxy(tmp_path / "ha", environment)
     assert environment["RAY_SERVE_HAPROXY_METRICS_PORT"] == "9101"
     assert environment[SWITCH] == "1"
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments")
+def test_rays_configuration_has_the_lines_that_are_mended() -> None:
+    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE as template
+
+    assert template.startswith("global\n")
+    assert "\n    http-reuse always\n" in template
+    assert "\n    bind :{{ config.metrics_port }}\n" in template
+
+
+class Replica(BaseHTTPRequestHandler):
+    """Answers as Ray's replica does: in plain text, while `full`, that there is too much."""
+
+    protocol_version = "HTTP/1.1"
+    full = False
+    text_of_503 = "text/plain"
+    asked = 0
+
+    def do_GET(self) -> None:
+        self._answer(200, "application/json", b"{}")
+
+    def do_POST(self) -> None:
+        type(self).asked += 1
+        self.rfile.read(int(self.headers["content-length"]))
+        if self.full:
+            self._answer(503, self.text_of_503, b"Request dropped")
+        else:
+            self._answer(200, "application/json", b"{}")
+
+    def _answer(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        if status == 503:
+            self.send_header("retry-after", "7")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def behind_haproxy(folder: Path) -> Iterator[tuple[str, type[Replica]]]:
+    """The address of an HAProxy before a replica, and that replica."""
+    environment: dict[str, str] = {}
+    assert prepare_haproxy(folder / "ha", environment)
+    replica = type("Replica", (Replica,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), replica)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port, config = free_port(), folder / "haproxy.cfg"
+    config.write_text(ONE_APPLICATION.format(http=port, replica=server.server_port))
+    command = [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+    process = subprocess.Popen(command, env={**os.environ, **environment})
+    try:
+        listening(process.pid, 1)
+        yield f"http://127.0.0.1:{port}", replica
+    finally:
+        process.kill()
+        process.wait()
+        server.shutdown()
+        server.server_close()
+
+
+def test_what_a_full_replica_refuses_is_a_problem_document(tmp_path: Path) -> None:
+    with behind_haproxy(tmp_path) as (url, replica), httpx.Client(base_url=url) as client:
+        replica.full = True
+        answer = client.post("/v1/captions", content=b"x" * 300_000, headers={"x-request-id": "shop-1"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"] == "shop-1"
+    document = answer.json()
+    expected = problem_document(503, "overloaded", document["detail"], "shop-1")
+    assert document == expected
+    assert "Try again in 2 s" in document["detail"]
+
+
+def test_for_a_moment_haproxy_refuses_in_its_place(tmp_path: Path) -> None:
+    with behind_haproxy(tmp_path) as (url, replica), httpx.Client(base_url=url) as client:
+        for _ in range(5):  # a slow machine may take longer than the moment for two requests
+            replica.asked, replica.full = 0, True
+            began_s = time.monotonic()
+            assert client.post("/v1/captions", content=b"x").status_code == 503
+            replica.full = False
+            second = client.post("/v1/captions", content=b"x" * 3_000_000)
+            if time.monotonic() - began_s < REFUSING_S:
+                break
+        assert (second.status_code, second.json()["status"], replica.asked) == (503, 503, 1)
+        assert len(second.json()["request_id"]) == 36 == len(second.headers["x-request-id"])
+        assert client.get("/readyz").status_code == 200  # probes and pages are let through
+        time.sleep(REFUSING_S)
+        assert client.post("/v1/captions", content=b"x").status_code == 200
+
+
+def test_what_is_no_sign_of_too_much_passes_as_it_is(tmp_path: Path) -> None:
+    with behind_haproxy(tmp_path) as (url, replica), httpx.Client(base_url=url) as client:
+        replica.full, replica.text_of_503 = True, "application/problem+json"
+        answers = [client.post("/v1/captions", content=b"x") for _ in range(3)]
+    assert [(one.text, one.headers["retry-after"]) for one in answers] == [("Request dropped", "7")] * 3
+    assert replica.asked == 3
+
+
+@pytest.mark.parametrize("given", ['a"b', "x" * 65, "%[env(HOME)]", "a b"])
+def test_a_request_id_that_is_none_is_not_repeated(tmp_path: Path, given: str) -> None:
+    with behind_haproxy(tmp_path) as (url, replica), httpx.Client(base_url=url) as client:
+        replica.full = True
+        answer = client.post("/v1/captions", content=b"x", headers={"x-request-id": given})
+    assert json.loads(answer.text)["request_id"] == answer.headers["x-request-id"] != given
 
 
 def listening(pid: int, count: int) -> set[tuple[str, int]]:
