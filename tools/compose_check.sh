@@ -2,7 +2,7 @@
 # Build both images, lint their Dockerfiles, start the core of deploy/compose.yaml and caption a picture (tests/containers).
 # With an engine and compose at hand these are used. Without (Debian, root) an engine out of Debian's packages is
 # started in a scratch directory and removed again; images that no registry gives are stood in for: the base by
-# debootstrap, PostgreSQL and SeaweedFS by tests/containers/standins, under the names that the files use.
+# debootstrap, PostgreSQL, SeaweedFS, Prometheus and Alertmanager by tests/containers/standins, under the files' names.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -106,7 +106,7 @@ if ! have "$base"; then # not `||`: within it a failure would not stop the scrip
     stand_in_base "$base"
     torch_index=(--build-arg TORCH_INDEX=)
 fi
-for image in postgres:17.5-bookworm chrislusf/seaweedfs:4.48; do
+for image in postgres:17.5-bookworm chrislusf/seaweedfs:4.48 prom/prometheus:v2.53.4 prom/alertmanager:v0.28.1; do
     if ! have "$image"; then
         name=${image%%:*}
         standins+=("$image")

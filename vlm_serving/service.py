@@ -28,12 +28,11 @@ from vlm_serving.exchange import CaptionJob, Engine, EngineState, JobResult, Mod
 from vlm_serving.failure_log import FailureLog, FailureRow, model_fault
 from vlm_serving.feedback_log import FeedbackLog, FeedbackRow
 from vlm_serving.heap import HeapTrimmer
-from vlm_serving.images import PictureLimits
 from vlm_serving.kept_pictures import KeptPictures
 from vlm_serving.model_slot import ModelSlot
 from vlm_serving.options import options_to_send
 from vlm_serving.picture_stats import PictureStatistics, picture_statistics
-from vlm_serving.preprocessing import PreprocessingContract, decode_for_model
+from vlm_serving.preprocessing import ModelPicture, PreprocessingContract, decode_for_model
 from vlm_serving.request_log import LogRow, RequestLog
 from vlm_serving.telemetry import CPU_CLOCK, Meters
 from vlm_serving.thumbnails import thumbnail
@@ -50,13 +49,21 @@ class Upload:
 
 
 @dataclass(frozen=True)
+class Description:
+    """What the log says of a picture."""
+
+    sha256: str
+    statistics: PictureStatistics
+    thumbnail: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """A decoded picture, reduced to what the model and the log need."""
+    """A decoded picture as the model sees it. Its description is made while the model works."""
 
     pixels: NDArray[np.uint8]  # (3, H, W)
-    statistics: PictureStatistics
     sha256: str
-    thumbnail: bytes | None = None
+    description: asyncio.Future[Description | None]  # None: there is no log
 
 
 @dataclass
@@ -242,7 +249,7 @@ class CaptionService:
         answer = _answer(result, uploads, started_s, decoded_s - decoding_s)
         attempt.card = None  # it has answered: what fails from here on is no fault of the model
         CPU_CLOCK.count(self.meters)
-        self._record(answer, prepared, attempt.request_id)
+        self._record(answer, [await one.description for one in prepared], attempt.request_id)
         if self.pictures:
             for index, upload in enumerate(uploads):
                 self.pictures.append(caption_id(attempt.request_id, index, len(uploads)), upload.data)
@@ -257,14 +264,8 @@ class CaptionService:
         return result
 
     async def _decode(self, uploads: Sequence[Upload], contract: PreprocessingContract) -> list[Prepared]:
-        loop = asyncio.get_running_loop()
-        limits, longest_px = self.config.limits, self.config.request_log_thumbnail_px if self.log else 0
         results = await asyncio.gather(
-            *(
-                loop.run_in_executor(self._decoders, self._prepare, upload.data, contract, limits, longest_px)
-                for upload in uploads
-            ),
-            return_exceptions=True,
+            *(self._prepared(upload.data, contract) for upload in uploads), return_exceptions=True
         )
         for index, result in enumerate(results):
             if isinstance(result, PictureError):
@@ -273,20 +274,42 @@ class CaptionService:
                 raise result
         return [result for result in results if isinstance(result, Prepared)]
 
-    def _prepare(
-        self, data: bytes, contract: PreprocessingContract, limits: PictureLimits, longest_px: int
-    ) -> Prepared:
+    async def _prepared(self, data: bytes, contract: PreprocessingContract) -> Prepared:
+        """Returns as soon as the pixels are there: the thread goes on to describe the picture."""
+        loop = asyncio.get_running_loop()
+        decoded: asyncio.Future[tuple[NDArray[np.uint8], str]] = loop.create_future()
+
+        def tell(pixels: NDArray[np.uint8], sha256: str) -> None:
+            loop.call_soon_threadsafe(lambda: decoded.done() or decoded.set_result((pixels, sha256)))
+
+        description = loop.run_in_executor(self._decoders, self._prepare, data, contract, tell)
         try:
-            return prepare(data, contract, limits, longest_px)
+            await asyncio.wait((decoded, description), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            description.cancel()  # not begun yet, it never will be
+            raise
+        if not decoded.done():
+            description.result()  # raises what was wrong with the picture
+        return Prepared(*decoded.result(), description)
+
+    def _prepare(
+        self, data: bytes, contract: PreprocessingContract, tell: Callable[[NDArray[np.uint8], str], None]
+    ) -> Description | None:
+        try:
+            picture = decode_for_model(data, contract, self.config.limits)
+            sha256 = hashlib.sha256(data).hexdigest()
+            tell(picture.pixels, sha256)
+            return describe(picture, sha256, self.config.request_log_thumbnail_px) if self.log else None
         finally:
             self._heap.trim_if_due()
 
-    def _record(self, answer: Answer, prepared: Sequence[Prepared], request_id: str) -> None:
-        self.meters.count("vlm_pictures", len(prepared), version=answer.version)
+    def _record(self, answer: Answer, described: Sequence[Description | None], request_id: str) -> None:
+        self.meters.count("vlm_pictures", len(described), version=answer.version)
         for stage in ("decode", "queue", "caption", "total"):
             self.meters.observe("vlm_stage_seconds", getattr(answer, f"{stage}_ms") / 1000, stage=stage)
         if self.log:
-            self.log.append([_row(answer, index, one, request_id) for index, one in enumerate(prepared)])
+            rows = [_row(answer, index, one, request_id) for index, one in enumerate(described) if one]
+            self.log.append(rows)
             self._count_dropped()
 
     def _record_failure(self, error: Exception, attempt: Attempt) -> None:
@@ -311,13 +334,11 @@ class CaptionService:
         self.meters.count("vlm_request_log_dropped", self._dropped - before)
 
 
-def prepare(data: bytes, contract: PreprocessingContract, limits: PictureLimits, thumbnail_px: int = 0) -> Prepared:
-    """Decode one picture and bring it to the model's size; 0: without a thumbnail. Raises PictureError."""
-    picture = decode_for_model(data, contract, limits)
+def describe(picture: ModelPicture, sha256: str, thumbnail_px: int = 0) -> Description:
+    """What the log says of a decoded picture; 0: without a thumbnail."""
     size_px = (picture.width_px, picture.height_px)
-    statistics = picture_statistics(picture.shown, size_px)
     small = thumbnail(picture.square, size_px, thumbnail_px) if thumbnail_px else None
-    return Prepared(picture.pixels, statistics, hashlib.sha256(data).hexdigest(), small)
+    return Description(sha256, picture_statistics(picture.shown, size_px), small)
 
 
 def caption_id(request_id: str, index: int, count: int) -> str:
@@ -352,7 +373,7 @@ def _answer(result: JobResult, uploads: Sequence[Upload], started_s: float, deco
     )
 
 
-def _row(answer: Answer, index: int, picture: Prepared, request_id: str) -> LogRow:
+def _row(answer: Answer, index: int, picture: Description, request_id: str) -> LogRow:
     caption = answer.captions[index]
     return LogRow(
         time_unix_s=time.time(),

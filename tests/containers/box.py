@@ -1,6 +1,7 @@
 """The box of deploy/compose.yaml, started from a copy with secrets and ports of its own."""
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -30,12 +31,19 @@ class Box:
     key: str
     ports: Mapping[str, int]
 
-    def run(self, *arguments: str, timeout_s: float = 600) -> str:
+    def run(self, *arguments: str, timeout_s: float = 600, profiles: Sequence[str] = ("core",)) -> str:
         """A compose command; its output if it succeeds, else AssertionError with all it said."""
-        command = [*self.compose, "-p", self.project, "-f", "compose.yaml", "--profile", "core", *arguments]
+        chosen = [word for profile in profiles for word in ("--profile", profile)]
+        command = [*self.compose, "-p", self.project, "-f", "compose.yaml", *chosen, *arguments]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=timeout_s, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:] + self.logs()
         return done.stdout
+
+    def state(self, action: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        """`box.sh backup` or `restore`, whatever comes of it."""
+        environment = {**os.environ, "COMPOSE": " ".join(self.compose), "COMPOSE_PROJECT_NAME": self.project}
+        command = [self.folder / "box.sh", action, folder]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
 
     def logs(self) -> str:
         """The end of every service's log, for the message of a failure."""

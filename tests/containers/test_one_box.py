@@ -5,12 +5,15 @@ Run by `make compose-check`, which builds the images and names the engine (DOCKE
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from tests.containers.box import Box, make_box, wait_for
 from tests.tiny import picture_bytes, tiny_bundle
@@ -21,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LAUNCH = """mutation($p: ExecutionParams!) { launchRun(executionParams: $p) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+RUNS = "{ runsOrError { ... on Runs { results { runId status jobName } } } }"
 DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
 # run in the container of the code location: the bundle into the store's bucket, and MLflow told that it is champion
 REGISTER = """
@@ -47,7 +51,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         box.run("up", "-d", timeout_s=1200)
         yield box
     finally:
-        box.run("down", "-v", "--timeout", "20")
+        box.run("down", "-v", "--timeout", "20", profiles=("core", "monitoring"))
 
 
 def docker(*arguments: str) -> str:
@@ -144,3 +148,52 @@ def test_a_model_is_deployed_with_the_token_captions_with_a_key_and_survives_a_r
     wait_for(lambda: httpx.get(f"{box.address('CAPTIONS_PORT')}/readyz", timeout=10).status_code == 200, "the champion")
     again = caption(box, box.key)
     assert (again.headers["x-model-version"], again.json()["captions"][0]["text"]) == (version, first)
+
+
+def test_prometheus_hears_all_of_the_box_and_reaches_alertmanager(box: Box) -> None:
+    box.run("up", "-d", "metrics", "prometheus", "alertmanager", profiles=("core", "monitoring"))
+
+    def asked(what: str) -> dict[str, Any]:
+        answer: dict[str, Any] = httpx.get(f"{box.address('PROMETHEUS_PORT')}/api/v1/{what}", timeout=10).json()["data"]
+        return answer
+
+    def deaf() -> list[str] | None:
+        targets = asked("targets")["activeTargets"]
+        wrong = [f"{one['scrapePool']}: {one['lastError']}" for one in targets if one["health"] != "up"]
+        return None if wrong or len(targets) < 3 else [one["scrapePool"] for one in targets]
+
+    assert set(wait_for(deaf, "Prometheus' targets")) == {"captions", "ray", "dagster"}
+    rules = [one["name"] for group in asked("rules")["groups"] for one in group["rules"]]
+    written = yaml.safe_load((box.folder / "prometheus" / "alerts.yml").read_text())
+    alerts = [rule["alert"] for group in written["groups"] for rule in group["rules"] if "alert" in rule]
+    assert alerts and set(alerts) <= set(rules)
+    assert wait_for(lambda: asked("alertmanagers")["activeAlertmanagers"], "Alertmanager")
+    assert asked("query?query=vlm_pictures_total")["result"] or asked("query?query=vlm_pictures")["result"]
+    assert httpx.get(f"{box.address('ALERTMANAGER_PORT')}/-/ready", timeout=10).status_code == 200
+
+
+def test_the_state_goes_into_a_folder_and_comes_back_into_an_empty_box(box: Box, tmp_path: Path) -> None:
+    before, runs = caption(box, box.key), box.graphql(RUNS)
+    assert before.status_code == 200 and runs["runsOrError"]["results"]
+    backup = tmp_path / "backup"
+    done = box.state("backup", backup)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not any(word in done.stdout + done.stderr for word in (box.key, "PASSWORD="))
+
+    again, living = box.state("backup", backup), box.state("restore", backup)
+    assert again.returncode == 1 and "is there already" in again.stderr
+    assert living.returncode == 1 and "has a state already" in living.stderr
+    spoilt = shutil.copytree(backup, tmp_path / "spoilt")
+    with (spoilt / "dagster.pgdump").open("ab") as file:
+        file.write(b"x")
+    refused = box.state("restore", spoilt)
+    assert refused.returncode == 1 and "damaged" in refused.stderr
+
+    box.run("down", "-v", "--timeout", "30", profiles=("core", "monitoring"))
+    done = box.state("restore", backup)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_for(lambda: httpx.get(f"{box.address('CAPTIONS_PORT')}/readyz", timeout=10).status_code == 200, "the champion")
+    after = caption(box, box.key)
+    assert after.headers["x-model-version"] == before.headers["x-model-version"]
+    assert after.json()["captions"][0]["text"] == before.json()["captions"][0]["text"]
+    assert wait_for(lambda: box.graphql(RUNS), "Dagster") == runs

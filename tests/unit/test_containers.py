@@ -139,6 +139,24 @@ def test_the_box_has_an_example_of_every_setting_and_no_secret():
     assert wanted and all(example[name] == "" for name in wanted)
 
 
+def test_a_backup_holds_every_volume_of_the_core_but_caches():
+    script = (ROOT / "deploy" / "box.sh").read_text()
+    archived = set(re.findall(r'"(\w+) ([\w-]+) (/[\w/]+)"', script))
+    for name, service, path in archived:
+        assert f"{name}:{path}" in [*COMPOSE["services"][service]["volumes"]], name
+    dumped = set(re.search(r"^databases=\((.*)\)$", script, re.MULTILINE)[1].split())  # pyright: ignore[reportOptionalSubscript]
+    made = re.search(r"^for name in (.*); do$", (DOCKER / "postgres-databases.sh").read_text(), re.MULTILINE)
+    assert made and dumped == set(made[1].split())
+    kept = {
+        volume.split(":")[0]
+        for _, service in SERVICES
+        if service["profiles"] == ["core"]
+        for volume in service.get("volumes", [])
+        if not volume.startswith("./")
+    }
+    assert kept == {name for name, _, _ in archived} | {"postgres", "cache", "bundles"}
+
+
 def test_what_the_box_mounts_from_here_is_here():
     mounted = {
         volume.split(":")[0]
