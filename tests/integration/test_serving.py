@@ -284,7 +284,7 @@ def test_nobody_at_the_dashboard_is_one_clear_error(bundles: list[Path]) -> None
         deploy(url, bundles[0], "v", timeout_s=0.5)
 
 
-def test_it_stops_within_ten_seconds_and_leaves_no_process_no_port_and_no_file(server: Server) -> None:
+def test_it_stops_within_its_bounds_and_leaves_no_process_no_port_and_no_file(server: Server) -> None:
     """The last test of the module: it ends the server that the others used."""
     below = psutil.Process(server.pid).children(recursive=True)
     assert any(process.name() == "raylet" for process in below)
@@ -292,7 +292,7 @@ def test_it_stops_within_ten_seconds_and_leaves_no_process_no_port_and_no_file(s
     started_s = time.monotonic()
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(STOP_S) == 0
-    assert time.monotonic() - started_s < 10 * slowness()
+    assert time.monotonic() - started_s < 13 * slowness()  # 6 s to drain, 3 s for Ray, and the end of the process
     alive = [process for process in below if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert alive == []
     assert not server.temp_dir.exists()
