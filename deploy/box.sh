@@ -54,7 +54,7 @@ backup() {
 restore() {
     [ -f "$folder/SHA256SUMS" ] || fail "$folder holds no backup: there is no SHA256SUMS in it."
     (cd "$folder" && sha256sum --quiet --check SHA256SUMS) || fail "$folder is damaged. Nothing was restored."
-    "${compose[@]}" up --no-start
+    "${compose[@]}" up --no-start --no-deps postgres s3 code-location # alone: compose 1 waits for what it does not start
     for line in "${volumes[@]}" "- postgres /var/lib/postgresql/data"; do
         read -r name service path <<<"$line"
         [ -z "$(beside "$service" -C "$path" -cf - . | tar -t | grep -v '/$' | head -n 1)" ] ||
