@@ -22,11 +22,11 @@ volumes=("s3 s3 /data" "request_log code-location /var/lib/vlm/request_log"
 
 container() { "${compose[@]}" ps -a -q "$1" | head -n 1; }
 
-beside() { # service, tar's arguments: tar, as root, with the volumes of a service
-    local image service=$1
-    shift
+beside() { # service, command, its arguments: run as root with the volumes of a service
+    local service=$1 command=$2 image
+    shift 2
     image=$(docker inspect -f '{{.Image}}' "$(container code-location)")
-    docker run --rm -i --network none --user 0 --volumes-from "$(container "$service")" --entrypoint tar "$image" "$@"
+    docker run --rm -i --network none --user 0 --volumes-from "$(container "$service")" --entrypoint "$command" "$image" "$@"
 }
 
 backup() {
@@ -43,7 +43,7 @@ backup() {
     trap '"${compose[@]}" start s3 >/dev/null 2>&1' EXIT
     for line in "${volumes[@]}"; do
         read -r name service path <<<"$line"
-        beside "$service" -C "$path" -czf - . >"$folder.part/$name.tgz"
+        beside "$service" tar -C "$path" -czf - . >"$folder.part/$name.tgz"
         say "$name: $(du -h "$folder.part/$name.tgz" | cut -f1)"
     done
     (cd "$folder.part" && sha256sum -- *.pgdump *.tgz >SHA256SUMS)
@@ -57,12 +57,13 @@ restore() {
     "${compose[@]}" up --no-start --no-deps postgres s3 code-location # alone: compose 1 waits for what it does not start
     for line in "${volumes[@]}" "- postgres /var/lib/postgresql/data"; do
         read -r name service path <<<"$line"
-        [ -z "$(beside "$service" -C "$path" -cf - . | tar -t | grep -v '/$' | head -n 1)" ] ||
-            fail "the box has a state already (in $service, $path): restore goes into an empty one. Move it away: compose down -v"
+        found=$(beside "$service" find "$path" -type f -print -quit) # alone: a failure of it must not pass for "nothing"
+        [ -z "$found" ] || fail "the box has a state already ($service: $found). Restore goes into an empty one, and" \
+            "replaces nothing: take a backup of this one, then \`docker compose down -v\` deletes it."
     done
     for line in "${volumes[@]}"; do
         read -r name service path <<<"$line"
-        beside "$service" -C "$path" -xzf - <"$folder/$name.tgz"
+        beside "$service" tar -C "$path" -xzf - <"$folder/$name.tgz"
         say "$name: back"
     done
     "${compose[@]}" up -d postgres

@@ -168,7 +168,7 @@ def test_prometheus_hears_all_of_the_box_and_reaches_alertmanager(box: Box) -> N
     alerts = [rule["alert"] for group in written["groups"] for rule in group["rules"] if "alert" in rule]
     assert alerts and set(alerts) <= set(rules)
     assert wait_for(lambda: asked("alertmanagers")["activeAlertmanagers"], "Alertmanager")
-    assert asked("query?query=vlm_pictures_total")["result"] or asked("query?query=vlm_pictures")["result"]
+    assert wait_for(lambda: asked("query?query=vlm_pictures_total")["result"], "the number of pictures")
     assert httpx.get(f"{box.address('ALERTMANAGER_PORT')}/-/ready", timeout=10).status_code == 200
 
 
