@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from vlm_serving.bundle import GOLDEN
 from vlm_serving.captioner import Captioner
 from vlm_serving.images import decode_picture
-from vlm_serving.preprocessing import JPEG_OVERSAMPLING, REDUCED_FROM_PX, decode_for_model
+from vlm_serving.preprocessing import JPEG_OVERSAMPLING, LARGE_FROM_PX, decode_for_model
 
 LYING = 6  # the EXIF orientation of a camera held upright: the picture is stored turned to the left
 JPEG_QUALITY = 90
@@ -36,7 +36,7 @@ def write_golden(captioner: Captioner, pictures: Sequence[bytes], path: Path) ->
 def large_jpeg(picture: Image.Image, side_px: int) -> bytes:
     """The picture as a JPEG that `decode_for_model` decodes at a reduced size and turns upright, for a model's side."""
     least = min(denominator * oversampling for denominator, oversampling in JPEG_OVERSAMPLING.items())
-    scale = max(REDUCED_FROM_PX, least * side_px) / min(picture.size)
+    scale = max(LARGE_FROM_PX, least * side_px) / min(picture.size)
     width_px, height_px = (math.ceil(scale * length) for length in picture.size)
     # enlarged with hard edges: on them reduced decoding differs from full decoding by more than rounding does
     large = picture.resize((width_px, height_px), Image.Resampling.NEAREST)

@@ -5,6 +5,7 @@ Training shards, drift reference and serving call the same `decode_for_model` wi
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -22,12 +23,12 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # A JPEG decoder can leave out the frequencies that a smaller picture does not show: a half, a quarter or an eighth of
 # the size for a fraction of the time. By denominator: how many times the model's side must be left. Small pictures are
-# decoded in full: they cost little, and are sharp to the pixel, so that they would lose most. Differences from full
-# decoding: docs/benchmarks.md, `make bench-data`.
+# sharp to the pixel and would lose most, so that more of them must be left: the contract's `small_jpeg_oversampling`.
+# Differences from full decoding: docs/benchmarks.md, `make bench-data`.
 JPEG_OVERSAMPLING = {8: 2.0, 4: 1.5, 2: 1.5}
-REDUCED_FROM_PX = 1000  # the shorter side
+LARGE_FROM_PX = 1000  # the shorter side
 # What contracts mean that were written before these settings existed.
-BEFORE: Mapping[str, Any] = {"scaled_jpeg": False, "resizer": PILLOW}
+BEFORE: Mapping[str, Any] = {"scaled_jpeg": False, "resizer": PILLOW, "small_jpeg_oversampling": 0.0}
 TURNED_ON_ITS_SIDE = 5  # EXIF orientations from here on swap width and height
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -51,6 +52,7 @@ class PreprocessingContract:
     tokenizer_sha256: str = ""
     scaled_jpeg: bool = True  # decode large JPEGs at a reduced size
     resizer: str = PILLOW  # whose code resamples: vlm_serving/resizing.py
+    small_jpeg_oversampling: float = 3.0  # how many times its side JPEGs below LARGE_FROM_PX keep; 0: decoded in full
 
     @property
     def sha256(self) -> str:
@@ -114,11 +116,10 @@ def decode_for_model(
 
     A JPEG much larger than the model's input is decoded at a reduced size. Raises what `decode_picture` does.
     """
-    side_px = contract.image_size_px
     picture = open_picture(data, limits)
     width_px, height_px = picture.size
     with decoding(picture):
-        box = _reduce_jpeg(picture, side_px) if contract.scaled_jpeg else None
+        box = _reduce_jpeg(picture, contract) if contract.scaled_jpeg else None
     if box is None:
         upright = render_picture(picture)
         return ModelPicture(_square(upright, contract), upright, *upright.size)
@@ -131,13 +132,15 @@ def decode_for_model(
     return ModelPicture(square, shown, *size_px)
 
 
-def _reduce_jpeg(picture: Image.Image, side_px: int) -> Box | None:
+def _reduce_jpeg(picture: Image.Image, contract: PreprocessingContract) -> Box | None:
     """Ask the JPEG decoder for the smallest size that is large enough; the picture's box in it, None if unreduced."""
     if picture.format != "JPEG":
         return None
     width_px, height_px = picture.size
     for denominator, oversampling in JPEG_OVERSAMPLING.items():
-        if min(width_px, height_px) >= max(REDUCED_FROM_PX, denominator * oversampling * side_px):
+        if min(picture.size) < LARGE_FROM_PX:
+            oversampling = contract.small_jpeg_oversampling or math.inf
+        if min(picture.size) >= denominator * oversampling * contract.image_size_px:
             done = picture.draft(picture.mode, (width_px // denominator, height_px // denominator))
             return None if done is None else done[1]
     return None

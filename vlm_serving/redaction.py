@@ -18,7 +18,8 @@ FORMS = (
      rf"(?:(?:bearer|basic|token)\s+)?{VALUE}+", r"\1\2" + REDACTED),
     (r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", r"\1 " + REDACTED),
     # aws_secret_access_key=x, "password": "x", X-Amz-Signature=x; numbers are counts of tokens
-    (rf"(?i)([\w.-]*(?:secret|token|passw(?:or)?d|access_?key|signature|credential)[\w.-]*)(\\*[\"']?\s*[:=]\s*\\*[\"']?)"
+    # (?<!…): a name begins but once; tried from each of its letters, this form took three quarters of a line's time
+    (rf"(?i)(?<![\w.-])([\w.-]*(?:secret|token|passw(?:or)?d|access_?key|signature|credential)[\w.-]*)(\\*[\"']?\s*[:=]\s*\\*[\"']?)"
      rf"(?!\d+(?!{VALUE})){VALUE}{{4,}}", r"\1\2" + REDACTED),
     (r"\bvlm_(?=[a-z_]*[A-Z0-9-])[A-Za-z0-9_-]{43}", REDACTED),  # an API key of ours
     (r"\b(AKIA|ASIA)[A-Z0-9]{16}\b", REDACTED),

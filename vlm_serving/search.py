@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.generation.logits_process import (
-    LogitsProcessorList,
-    MinNewTokensLengthLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
 )
@@ -62,7 +60,7 @@ def search(decoder: Decoder, states: Tensor, start: Start, options: GenerationOp
 
 def _greedy(decoder: Decoder, states: Tensor, start: Start, options: GenerationOptions) -> list[list[Spoken]]:
     device, count = states.device, states.shape[0]
-    forbid = _forbidding(start, options, device)
+    forbid = _forbidding(start, options)
     longest = options.max_new_tokens
     said = decoder.look(states, 1, len(start.token_ids) + longest)
     ids = torch.full((count, longest), start.eos_token_id, device=device)  # (P, L)
@@ -75,7 +73,7 @@ def _greedy(decoder: Decoder, states: Tensor, start: Start, options: GenerationO
         logits = decoder.say(said, tokens)  # (P', V)
         chosen = (forbid(so_far, logits) if forbid else logits).argmax(-1)
         sure = logits.gather(1, chosen[:, None]).squeeze(1) - logits.logsumexp(-1)
-        ids[here[open_], step], logprobs[here[open_], step] = chosen[open_], sure[open_]
+        ids[here, step], logprobs[here, step] = chosen, sure  # of captions that are complete, too: behind their end
         open_ &= chosen != start.eos_token_id
         left = int(open_.sum())
         if left == 0:
@@ -92,7 +90,7 @@ def _greedy(decoder: Decoder, states: Tensor, start: Start, options: GenerationO
 def _beams(decoder: Decoder, states: Tensor, start: Start, options: GenerationOptions) -> list[list[Spoken]]:
     """transformers' beam search (GenerationMixin._beam_search, early_stopping=False), each picture by itself."""
     device, count, beams, longest = states.device, states.shape[0], options.num_beams, options.max_new_tokens
-    forbid = _forbidding(start, options, device)
+    forbid = _forbidding(start, options)
     said = decoder.look(states, beams, len(start.token_ids) + longest)
     found: list[list[Spoken]] = [[] for _ in range(count)]
     here = torch.arange(count, device=device)  # whose rows the decoder still has
@@ -195,15 +193,32 @@ def _spoken(ids: list[int], logprobs: list[float], eos_token_id: int, score: flo
     return Spoken(tuple(ids[:length]), kept, sum(kept) if score is None else score, reason)
 
 
-def _forbidding(start: Start, options: GenerationOptions, device: torch.device) -> Forbid | None:
-    """What the options rule out, by transformers' own processors in transformers' order; None if nothing."""
+def _forbidding(start: Start, options: GenerationOptions) -> Forbid | None:
+    """What the options rule out, as transformers' processors do in transformers' order; None if nothing."""
     rules: list[Any] = []
     if options.repetition_penalty != 1.0:
         rules.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
     if options.no_repeat_ngram_size:
         rules.append(NoRepeatNGramLogitsProcessor(options.no_repeat_ngram_size))
     if options.min_new_tokens:
-        least = (len(start.token_ids), options.min_new_tokens, start.eos_token_id)
-        rules.append(MinNewTokensLengthLogitsProcessor(*least, device=str(device)))
-    every: Any = LogitsProcessorList(rules)
-    return every if rules else None
+        rules.append(_no_end_before(len(start.token_ids) + options.min_new_tokens, start.eos_token_id))
+
+    def forbid(so_far: Tensor, scores: Tensor) -> Tensor:
+        for rule in rules:
+            scores = rule(so_far, scores)
+        return scores
+
+    return forbid if rules else None
+
+
+def _no_end_before(length: int, eos_token_id: int) -> Forbid:
+    """MinNewTokensLengthLogitsProcessor, without its search of the whole vocabulary for the end at every word."""
+
+    def forbid(so_far: Tensor, scores: Tensor) -> Tensor:
+        if so_far.shape[1] >= length:
+            return scores
+        scores = scores.clone()
+        scores[:, eos_token_id] = -math.inf
+        return scores
+
+    return forbid

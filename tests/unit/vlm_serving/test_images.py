@@ -266,7 +266,7 @@ def photograph(size_px: tuple[int, int], seed: int = 0) -> Image.Image:
 
 @pytest.mark.parametrize("resizer", [PILLOW, FAST])
 @pytest.mark.parametrize("side_px", [96, 384])
-@pytest.mark.parametrize("size_px", [(1200, 1003), (1001, 1600), (333, 333)])
+@pytest.mark.parametrize("size_px", [(1200, 1003), (1001, 1600), (999, 700), (333, 333)])
 def test_a_jpeg_decoded_for_the_model_is_within_one_level_of_full_decoding(
     resizer: str, side_px: int, size_px: tuple[int, int]
 ) -> None:
@@ -290,9 +290,15 @@ def test_a_large_jpeg_is_not_decoded_at_full_size_and_a_png_is() -> None:
     assert decode_for_model(encoded(picture), contract).shown.size == (1600, 1200)
 
 
+def test_a_small_jpeg_is_reduced_where_three_times_the_model_s_side_is_left() -> None:
+    data = encoded(photograph((768, 600)), "JPEG")
+    for side_px, shown in ((25, (96, 75)), (26, (192, 150)), (100, (384, 300)), (101, (768, 600))):
+        assert decode_for_model(data, contract_of(side_px)).shown.size == shown
+
+
 def test_other_formats_and_small_pictures_are_exactly_what_full_decoding_gives() -> None:
     contract = contract_of(48)
-    small = encoded(photograph((1400, 999)), "JPEG")
+    small = encoded(photograph((360, 287)), "JPEG")
     for data in (encoded(photograph((1600, 1200))), encoded(photograph((70, 60)), "JPEG"), small):
         assert np.array_equal(decode_for_model(data, contract).pixels, model_pixels(decode_picture(data), contract))
 
@@ -324,10 +330,25 @@ def test_decoding_for_the_model_refuses_what_decoding_refuses(
 
 def test_a_contract_from_before_reduced_decoding_keeps_its_digest_and_its_pixels() -> None:
     old = CONTRACT.to_json()
-    del old["scaled_jpeg"], old["resizer"], old["sha256"]
-    digest = hashlib.sha256(json.dumps(old, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    del old["scaled_jpeg"], old["resizer"], old["small_jpeg_oversampling"], old["sha256"]
+    digest = digest_of(old)
     contract = PreprocessingContract.from_json({**old, "sha256": digest})
     assert (contract.scaled_jpeg, contract.resizer, contract.sha256) == (False, PILLOW, digest)
     data = encoded(photograph((1600, 1200)), "JPEG")
     assert decode_for_model(data, contract).shown.size == (1600, 1200)
     assert PreprocessingContract.from_json(CONTRACT.to_json()) == CONTRACT
+
+
+def test_a_contract_from_before_small_jpegs_were_reduced_keeps_its_digest_and_its_pixels() -> None:
+    old = CONTRACT.to_json()
+    del old["small_jpeg_oversampling"], old["sha256"], old["resizer"]
+    digest = digest_of(old)
+    contract = PreprocessingContract.from_json({**old, "sha256": digest})
+    assert (contract.small_jpeg_oversampling, contract.sha256) == (0, digest)
+    for size_px, shown in (((1400, 999), (1400, 999)), ((1400, 1000), (175, 125))):
+        assert decode_for_model(encoded(photograph(size_px), "JPEG"), contract).shown.size == shown
+
+
+def digest_of(values: dict[str, Any]) -> str:
+    """As contracts have always been hashed."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
