@@ -4,8 +4,10 @@ import asyncio
 import base64
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -67,6 +69,19 @@ def test_a_model_of_another_size_that_takes_over_gets_the_files(bundle: Path, ot
     assert answer.version == open_bundle(other_bundle).version
     assert answer.captions[0].text == ask(alone).captions[0].text
     assert [bool(job.encoded) for job in across.jobs] == [False, False, True]
+
+
+def test_loading_a_model_leaves_no_threads_behind(bundle: Path) -> None:
+    """Idle helpers of OpenMP slow the model down wherever it has several threads."""
+    service = make_service(None, torch_threads=2)
+    with ThreadPoolExecutor(1) as caller:  # lives on, as asyncio's threads do
+        caller.submit(int).result()
+        threads = psutil.Process().num_threads()
+        caller.submit(service.put_model, str(bundle)).result()
+        end_s = time.monotonic() + 10
+        while psutil.Process().num_threads() > threads and time.monotonic() < end_s:
+            time.sleep(0.01)
+        assert psutil.Process().num_threads() <= threads
 
 
 def test_a_model_of_the_same_size_that_takes_over_answers_at_once(bundle: Path, tmp_path: Path) -> None:

@@ -125,6 +125,18 @@ def test_golden_vectors_hold_on_the_machine_that_made_them(bundle: Path) -> None
     assert Captioner(open_bundle(bundle), threads=1).check_golden() == 3  # two pictures, one as a large JPEG too
 
 
+def test_pictures_encoded_one_by_one_are_what_they_are_together(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_bundle(bundle)
+    side_px = opened.contract.image_size_px
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, side_px, side_px), dtype=np.uint8)
+    together = Captioner(opened, threads=1, precision="fp32").caption_pixels(pixels)
+    monkeypatch.setattr("vlm_serving.captioner.WIDEST_BYTES", 1)
+    apart = Captioner(opened, threads=1, precision="fp32").caption_pixels(pixels)
+    assert [one.token_ids for one in apart] == [one.token_ids for one in together]
+    for one, other in zip(apart, together, strict=True):
+        np.testing.assert_allclose(one.embedding, other.embedding, atol=1e-5)
+
+
 def test_reduced_decoding_of_a_jpeg_that_lies_is_among_the_golden_pictures(bundle: Path) -> None:
     opened = open_bundle(bundle)
     (name,) = [entry["picture"] for entry in read_golden(bundle) if str(entry["picture"]).endswith(".jpg")]
