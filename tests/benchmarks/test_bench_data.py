@@ -14,10 +14,10 @@ def test_a_part_prints_its_table_and_writes_its_figures(tmp_path: Path, capsys: 
     figures = main(["--quick", "--only", "decode", "--json", str(tmp_path / "d.json")])
     table = capsys.readouterr().out
     written = json.loads((tmp_path / "d.json").read_text())
-    assert [one["name"] for one in written["figures"]] == [figure.name for figure in figures] and len(figures) == 8
+    assert [one["name"] for one in written["figures"]] == [figure.name for figure in figures] and len(figures) == 12
     assert all(figure.name in table for figure in figures)
     off = {figure.name: figure.value for figure in figures if "worst off BlipProcessor" in figure.name}
-    assert len(off) == 4 and all(0 <= levels < 10 for levels in off.values())
+    assert len(off) == 6 and all(0 <= levels < 10 for levels in off.values())
 
 
 @pytest.mark.parametrize(("value", "reached"), [(0.8, "NO"), (0.95, "yes"), (1.05, "yes"), (1.2, "NO")])
