@@ -28,10 +28,10 @@ from vlm_serving.words import Word, caption_words, tidy, visible_pieces
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Golden vectors hold across machines only up to rounding: one grey level in the input, cosine in the embedding.
 GOLDEN_MAX_PIXEL_DIFFERENCE = 1
+GOLDEN_MIN_COSINE = {"fp32": 0.999, "bf16": 0.98, "fp16": 0.98}
 # On a CPU more pictures at once make no layer faster, but from 32 MB on glibc fetches each activation's memory from the
 # kernel anew: eight pictures of 384 px took a sixth to a third longer together than one by one.
 WIDEST_BYTES = 8 << 20  # of the activation in the middle of an encoder layer
-GOLDEN_MIN_COSINE = {"fp32": 0.999, "bf16": 0.98, "fp16": 0.98}
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Captioner:
         loaded = loaded.to(device=self.device, dtype=self.dtype).eval()
         self.decoder = Decoder(loaded, graphs=model is None)  # a model in training changes under its graphs
         self.vision: Any = loaded.vision_model
-        self._encoded = self._encoded_at_once()  # pictures
+        self._encoder_batch = self._pictures_at_once()
         if model is None:
             pack_linears(self.vision)
         self.prompt_ids: list[int] = self.tokenizer.encode(bundle.prompt, add_special_tokens=False)
@@ -184,12 +184,12 @@ class Captioner:
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, H, W) -> what the decoder reads: (B, T, D), the class token first, then patches by rows."""
-        parts = self.normalise(pixels).split(self._encoded)
+        parts = self.normalise(pixels).split(self._encoder_batch)
         seen = [self.vision(pixel_values=part).last_hidden_state for part in parts]
         return seen[0] if len(seen) == 1 else torch.cat(seen)
 
-    def _encoded_at_once(self) -> int:
-        """How many pictures go through the encoder together: on a GPU all, on a CPU as many as stay in its caches."""
+    def _pictures_at_once(self) -> int:
+        """How many pictures go through the encoder together: on a GPU all, on a CPU as WIDEST_BYTES allows."""
         if self.device.type != "cpu":
             return sys.maxsize
         config = self.vision.config

@@ -137,9 +137,9 @@ def _reduce_jpeg(picture: Image.Image, contract: PreprocessingContract) -> Box |
     if picture.format != "JPEG":
         return None
     width_px, height_px = picture.size
-    for denominator, oversampling in JPEG_OVERSAMPLING.items():
-        if min(picture.size) < LARGE_FROM_PX:
-            oversampling = contract.small_jpeg_oversampling or math.inf
+    small = min(picture.size) < LARGE_FROM_PX
+    for denominator, of_large in JPEG_OVERSAMPLING.items():
+        oversampling = (contract.small_jpeg_oversampling or math.inf) if small else of_large
         if min(picture.size) >= denominator * oversampling * contract.image_size_px:
             done = picture.draft(picture.mode, (width_px // denominator, height_px // denominator))
             return None if done is None else done[1]
