@@ -15,6 +15,7 @@ from vlm_serving.fetching import FetchRules
 from vlm_serving.images import MEBIBYTE, PictureLimits
 
 GIBIBYTE = 1024 * MEBIBYTE
+ANY_NUMBER = 1_000_000  # of requests: more than the ports that callers could have
 
 
 class ServingConfig(BaseModel):
@@ -107,10 +108,10 @@ class ServingConfig(BaseModel):
     max_ongoing_requests: int = Field(
         0,
         ge=0,
-        description="Requests that a replica takes in; 0: twice its batch, or twice what scaling aims at.",
+        description="Requests that a replica has at a time; 0: twice its batch, or twice what scaling aims at.",
     )
     max_queued_requests: int = Field(
-        8, ge=-1, description="Requests that wait for a place in a replica; -1: any number."
+        8, ge=-1, description="Requests that an ingress holds beyond those of the replicas; -1: any number."
     )
     graceful_shutdown_timeout_s: float = Field(10, ge=0, description="Time a replica gets to finish its requests.")
     health_check_period_s: float = Field(10, gt=0, description="Seconds between health checks.")
@@ -173,6 +174,18 @@ class ServingConfig(BaseModel):
         """Pictures in work that one ingress replica admits: as many as all the model replicas may have."""
         return self.max_waiting_pictures * self.max_replicas
 
+    @property
+    def model_requests(self) -> int:
+        """Requests that one model replica has at a time."""
+        return self.max_ongoing_requests or math.ceil(2 * max(self.max_batch_size, self.target_ongoing_requests))
+
+    @property
+    def front_requests(self) -> int:
+        """Requests for captions that one ingress replica holds: those of all model replicas, and a few that wait."""
+        if self.max_queued_requests < 0:
+            return ANY_NUMBER
+        return self.model_requests * self.max_replicas + self.max_queued_requests
+
     def is_split(self, cluster: Mapping[str, float]) -> bool:
         """Whether the ingress gets replicas of its own on a cluster with these resources."""
         if self.split == "auto":
@@ -200,7 +213,9 @@ class ServingConfig(BaseModel):
         return {
             "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": self._gpus(cluster)},
             "autoscaling_config": self._autoscaling(self.min_replicas, self.max_replicas, self.target_ongoing_requests),
-            **self._common_options(2 * max(self.max_batch_size, self.target_ongoing_requests)),
+            # behind an ingress, which counts, any number may wait for a replica that has room or that wakes
+            **(self._behind_ingress() if self.is_split(cluster) else self._facing_callers()),
+            **self._common_options(),
         }
 
     def ingress_options(self) -> dict[str, Any]:
@@ -208,12 +223,23 @@ class ServingConfig(BaseModel):
         return {
             "ray_actor_options": {"num_cpus": self.ingress_num_cpus, "num_gpus": 0},
             "autoscaling_config": self._autoscaling(
-                self.ingress_min_replicas, self.ingress_max_replicas, self.ingress_target_ongoing_requests
+                self.ingress_min_replicas,
+                self.ingress_max_replicas,
+                min(self.ingress_target_ongoing_requests, self.front_requests / 2),  # beyond: none would ever be added
             ),
-            **self._common_options(
-                2 * max(self.max_batch_size * self.max_replicas, self.ingress_target_ongoing_requests)
-            ),
+            **self._facing_callers(),
+            **self._common_options(),
         }
+
+    def _behind_ingress(self) -> dict[str, int]:
+        return {"max_ongoing_requests": self.model_requests, "max_queued_requests": -1}
+
+    def _facing_callers(self) -> dict[str, int]:
+        """Bounds far out, for who gets past Admission, which counts exactly. Ray counts every request as queued until
+        its event loop comes round to it: a burst of more than `max_queued_requests` was refused by an idle replica.
+        """
+        enough = math.ceil(2 * max(self.front_requests, self.ingress_target_ongoing_requests))
+        return {"max_ongoing_requests": enough, "max_queued_requests": enough}
 
     def _autoscaling(self, least: int, most: int, target: float) -> dict[str, Any]:
         return {
@@ -224,10 +250,8 @@ class ServingConfig(BaseModel):
             "downscale_delay_s": self.downscale_delay_s,
         }
 
-    def _common_options(self, enough_requests: float) -> dict[str, Any]:
+    def _common_options(self) -> dict[str, Any]:
         return {
-            "max_ongoing_requests": self.max_ongoing_requests or math.ceil(enough_requests),
-            "max_queued_requests": self.max_queued_requests,
             "max_surge_percent": self.max_surge_percent,
             "backpressure_config": {"status_code": 503, "retry_after_s": 2},
             "graceful_shutdown_timeout_s": self.graceful_shutdown_timeout_s,

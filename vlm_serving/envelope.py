@@ -15,6 +15,7 @@ from vlm_serving.service import CaptionService
 from vlm_serving.telemetry import LOGGER, log_event
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+HOLDS_HEADER = b"x-vlm-holds"  # for HAProxy, which refuses what is more and drops it: haproxy_refusals.cfg
 QUIET = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds by machines: not worth a log line each
 
 
@@ -39,7 +40,10 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [(b"server-timing", _server_timing(state.get("timings_ms"), started_s).encode())]
+                headers = [
+                    (b"server-timing", _server_timing(state.get("timings_ms"), started_s).encode()),
+                    (HOLDS_HEADER, str(self._service_of().admission.most_requests).encode()),
+                ]
                 if self._own_request_id:
                     headers.append((b"x-request-id", request_id.encode()))
                 message["headers"] = [*message["headers"], *headers]

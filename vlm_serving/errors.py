@@ -77,6 +77,10 @@ class OverloadedError(ServingError):
     http_status = 503
     slug = "overloaded"
 
+    def __init__(self, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
 
 class UnknownModelError(ServingError):
     """No model has the name that was asked for."""

@@ -3,6 +3,6 @@
 # "bind *:PORT" of its statistics are what Ray's configuration binds to all addresses. The service's own "bind" stays
 # where the server was told to listen. Each application gets the rules of haproxy_refusals.cfg. See haproxy.py.
 sed -i -E "s/^( *bind ):/\1127.0.0.1:/; s/^( *bind )\*:${RAY_SERVE_HAPROXY_STATS_PORT}\$/\1127.0.0.1:${RAY_SERVE_HAPROXY_STATS_PORT}/
-s/^global\$/global\n    set-var proc.full_until_ms int(0)/
+s/^global\$/global\n    set-var proc.replica_holds int(1000000)/
 /^ *http-reuse always/r $(dirname "$0")/haproxy_refusals.cfg" "$3" \
     && exec "$VLM_HAPROXY_BINARY" "$@"

@@ -61,15 +61,15 @@ def captions_router(service_of: Callable[[], CaptionService]) -> APIRouter:
         """All pictures of a request are captioned, or none: the problem then names the first that cannot be read."""
         started_s = time.perf_counter()
         service = service_of()
-        service.require_room()  # before a byte of the body is read
-        timeout_s = asked_timeout_s(request.headers, service.config.deadline_s)
-        uploads, options = await read_request(request, service.config)
-        request_id: str = request.state.request_id
-        work = service.caption(
-            uploads, request_id, options.search(), model=options.model or "", explain=bool(options.explain),
-            timeout_s=timeout_s,
-        )  # fmt: skip
-        answer = await while_connected(request, work)
+        with service.place():  # before a byte of the body is read
+            timeout_s = asked_timeout_s(request.headers, service.config.deadline_s)
+            uploads, options = await read_request(request, service.config)
+            request_id: str = request.state.request_id
+            work = service.caption(
+                uploads, request_id, options.search(), model=options.model or "", explain=bool(options.explain),
+                timeout_s=timeout_s,
+            )  # fmt: skip
+            answer = await while_connected(request, work)
         body = CaptionResponse(
             request_id=request_id,
             model=ModelBody(name=answer.model, version=answer.version),

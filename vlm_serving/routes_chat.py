@@ -52,15 +52,15 @@ def chat_router(service_of: Callable[[], CaptionService]) -> APIRouter:
         """
         started_s = time.perf_counter()
         service = service_of()
-        service.require_room()  # before a byte of the body is read
-        timeout_s = asked_timeout_s(request.headers, service.config.deadline_s)
-        body = await read_json(request, ChatBody, service.config.max_body_bytes)
-        model = await model_named(service, body.model)
-        uploads = await _pictures(body, service.config)
-        request_id: str = request.state.request_id
-        asked = body.search(service.config.max_new_tokens)
-        work = service.caption(uploads, request_id, asked, model=model, timeout_s=timeout_s)
-        answer = await while_connected(request, work)
+        with service.place():  # before a byte of the body is read
+            timeout_s = asked_timeout_s(request.headers, service.config.deadline_s)
+            body = await read_json(request, ChatBody, service.config.max_body_bytes)
+            model = await model_named(service, body.model)
+            uploads = await _pictures(body, service.config)
+            request_id: str = request.state.request_id
+            asked = body.search(service.config.max_new_tokens)
+            work = service.caption(uploads, request_id, asked, model=model, timeout_s=timeout_s)
+            answer = await while_connected(request, work)
         completion = _completion(answer, request_id, started_s)
         request.state.timings_ms = completion.timings_ms
         headers = {"x-model-version": answer.version}

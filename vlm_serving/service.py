@@ -3,9 +3,9 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,11 +143,14 @@ class CaptionService:
         except TimeoutError:
             return EngineState(self.config.model_name, error="no model replica answers yet")
 
-    def require_room(self) -> None:
-        """Raise what makes it pointless to read a request: NotReadyError, OverloadedError."""
-        self.admission.require_room()
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Where a request is held, from before its body is read. Raises what makes reading it pointless:
+        OverloadedError, NotReadyError."""
         if isinstance(self.engine, LocalEngine):
             self.engine.slot.current()
+        with self.admission.place():
+            yield
 
     async def caption(
         self,

@@ -1,5 +1,6 @@
 """A real Ray Serve: started once by its command, asked over HTTP, updated under traffic, stopped without a trace."""
 
+import asyncio
 import base64
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,12 @@ import httpx
 import psutil
 import pytest
 
+from tests.load.http_client import Connections
 from tests.serving import BAD, noisy_jpeg
 from tests.tiny import picture_bytes, tiny_bundle
 from vlm_serving.bundle import open_bundle
 from vlm_serving.client import CaptionClient
+from vlm_serving.config import ServingConfig
 from vlm_serving.deploying import APPLICATION, REST_PATH, Rollout, deploy
 from vlm_serving.errors import DeployFailedError
 from vlm_serving.request_log import read_request_log
@@ -124,6 +128,22 @@ def test_it_is_ready_and_says_which_model_serves(server: Server, bundles: list[P
     assert version_at(server) == open_bundle(bundles[0]).version
     assert server.pid == server.process.pid
     assert Path(server.auth_token_file).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_burst_is_answered_as_far_as_there_is_room(server: Server) -> None:
+    """Ray's own count takes a burst for a queue, and refused some of it on an idle server."""
+
+    async def burst(size: int) -> list[int]:
+        async with Connections(server.http_url) as connections:
+            asked = (connections.post_file("/v1/captions", "files", noisy_jpeg()) for _ in range(size))
+            return [answer.status for answer in await asyncio.gather(*asked)]
+
+    room = ServingConfig.model_validate({}).front_requests
+    for _ in range(20):  # how quick the model is, is known then: max_wait_s allows for that many
+        assert asyncio.run(burst(2)) == [200, 200]
+    assert [set(asyncio.run(burst(room))) for _ in range(5)] == [{200}] * 5
+    statuses = Counter(asyncio.run(burst(3 * room)))
+    assert set(statuses) == {200, 503} and statuses[200] >= room
 
 
 def test_every_way_in_gives_the_golden_caption(server: Server, bundles: list[Path]) -> None:

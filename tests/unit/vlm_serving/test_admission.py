@@ -1,6 +1,7 @@
 """So many pictures wait as the model gets through in time; the rest is told when to come again."""
 
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -22,6 +23,32 @@ def test_a_slow_model_has_two_batches_waiting_and_a_quick_one_what_it_gets_throu
     one.pictures_per_s = 10_000.0
     assert one.limit == 100
     assert admission(max_wait_s=0).limit == 100
+
+
+def test_as_many_requests_as_the_replicas_have_and_a_few_that_wait() -> None:
+    one = admission(max_ongoing_requests=2, max_replicas=3, max_queued_requests=1)
+    with ExitStack() as held:
+        for _ in range(7):
+            held.enter_context(one.place())
+        with pytest.raises(OverloadedError, match=r"7 requests are in work; the limit is 7 at present"), one.place():
+            pytest.fail("one too many was let in")
+    assert one.requests == 0
+    with one.place(), one.place():
+        assert one.requests == 2
+
+
+def test_any_number_of_requests_where_the_queue_has_no_end() -> None:
+    one = admission(max_queued_requests=-1)
+    with ExitStack() as held:
+        for _ in range(1000):
+            held.enter_context(one.place())
+
+
+def test_a_request_has_no_place_where_no_picture_has_one() -> None:
+    one = admission()
+    with one.admitted(32), pytest.raises(OverloadedError, match=r"32 pictures are in work"), one.place():
+        pytest.fail("it was let in")
+    assert one.requests == 0
 
 
 def test_a_full_request_is_let_in_when_nobody_waits() -> None:

@@ -63,7 +63,7 @@ def test_the_ingress_stands_apart_where_that_pays(
 def test_models_and_ingress_scale_by_their_own_settings() -> None:
     config = ServingConfig(
         min_replicas=0, max_replicas=3, target_ongoing_requests=2, ingress_max_replicas=5, upscale_delay_s=1,
-        ingress_target_ongoing_requests=40, downscale_delay_s=9, ingress_num_cpus=0.25, num_gpus=0.5,
+        ingress_target_ongoing_requests=20, downscale_delay_s=9, ingress_num_cpus=0.25, num_gpus=0.5,
     )  # fmt: skip
     models, ingress = config.deployment_options({"CPU": 8, "GPU": 1}), config.ingress_options()
     delays = {"upscale_delay_s": 1, "downscale_delay_s": 9}
@@ -71,11 +71,25 @@ def test_models_and_ingress_scale_by_their_own_settings() -> None:
         "min_replicas": 0, "max_replicas": 3, "target_ongoing_requests": 2, **delays,
     }  # fmt: skip
     assert ingress["autoscaling_config"] == {
-        "min_replicas": 1, "max_replicas": 5, "target_ongoing_requests": 40, **delays,
+        "min_replicas": 1, "max_replicas": 5, "target_ongoing_requests": 20, **delays,
     }  # fmt: skip
     assert models["ray_actor_options"] == {"num_cpus": 1, "num_gpus": 0.5}
     assert ingress["ray_actor_options"] == {"num_cpus": 0.25, "num_gpus": 0}
-    assert (models["max_ongoing_requests"], ingress["max_ongoing_requests"]) == (16, 80)
+    assert (models["max_ongoing_requests"], models["max_queued_requests"]) == (16, -1)
+    assert config.front_requests == 3 * 16 + 8
+
+
+def test_an_ingress_that_is_full_asks_for_another() -> None:
+    config = ServingConfig(ingress_max_replicas=2, ingress_target_ongoing_requests=1000)
+    assert config.ingress_options()["autoscaling_config"]["target_ongoing_requests"] == config.front_requests / 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_replicas": 3}, {"max_queued_requests": 0, "max_ongoing_requests": 1}])
+def test_rays_own_bounds_are_far_beyond_what_admission_lets_in(settings: dict[str, int]) -> None:
+    """Ray counts a burst as queued for a moment and would refuse some of what there is room for."""
+    config = ServingConfig.model_validate(settings)
+    facing = config.ingress_options() if config.is_split({}) else config.deployment_options({})
+    assert facing["max_ongoing_requests"] > config.front_requests < facing["max_queued_requests"]
 
 
 def test_replicas_are_kept_apart_only_if_asked() -> None:
@@ -86,9 +100,9 @@ def test_replicas_are_kept_apart_only_if_asked() -> None:
         assert options["max_replicas_per_node"] == 1
 
 
-def test_a_replica_takes_in_two_batches_and_what_it_scales_by_or_what_is_set() -> None:
+def test_a_replica_has_two_batches_and_what_it_scales_by_or_what_is_set() -> None:
     def taken_in(**settings: object) -> int:
-        return ServingConfig(**settings).deployment_options({})["max_ongoing_requests"]
+        return ServingConfig(split=True, **settings).deployment_options({})["max_ongoing_requests"]
 
     assert taken_in(max_batch_size=24) == 48
     assert taken_in(max_batch_size=2, target_ongoing_requests=20) == 40
