@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +17,8 @@ import httpx
 import psutil
 import pytest
 
-from vlm_serving.haproxy import SWITCH, prepare_haproxy
+from vlm_serving.haproxy import SWITCH, WRAPPER, prepare_haproxy
+from vlm_serving.intake import BODY_TIMEOUT_S
 from vlm_serving.problems import problem_document
 from vlm_serving.processes import free_port
 
@@ -34,17 +37,21 @@ listen stats
   bind *:{stats}
 """
 ONE_APPLICATION = """global
+    tune.bufsize 1048576
 defaults
     mode http
     timeout connect 1s
     timeout client 5s
     timeout server 5s
+    option redispatch 1
+    retry-on conn-failure empty-response
 frontend http_frontend
     bind 127.0.0.1:{http}
     default_backend captioner
 backend captioner
     http-reuse always
-    server replica 127.0.0.1:{replica}
+    balance first
+{servers}
 """
 
 
@@ -135,16 +142,23 @@ class Replica(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def behind_haproxy(folder: Path) -> Iterator[tuple[str, type[Replica]]]:
-    """The address of an HAProxy before a replica, and that replica."""
+def behind_haproxy(folder: Path, before: Sequence[int] = (), body_s: int = 0) -> Iterator[tuple[str, type[Replica]]]:
+    """The address of an HAProxy before a replica, and that replica. `before`: ports of others that are asked first;
+    `body_s`: how long a body may take, instead of what our rules say."""
     environment: dict[str, str] = {}
     assert prepare_haproxy(folder / "ha", environment)
+    if body_s:
+        rules = WRAPPER.with_name("haproxy_refusals.cfg").read_text()
+        (folder / "haproxy_refusals.cfg").write_text(rules.replace("time 60s", f"time {body_s}s"))
+        environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = shutil.copy(WRAPPER, folder)
     replica = type("Replica", (Replica,), {"going_on": threading.Event()})
     replica.going_on.set()
     server = ThreadingHTTPServer(("127.0.0.1", 0), replica)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port, config = free_port(), folder / "haproxy.cfg"
-    config.write_text(ONE_APPLICATION.format(http=port, replica=server.server_port))
+    ports = (*before, server.server_port)
+    servers = "\n".join(f"    server replica{number} 127.0.0.1:{one}" for number, one in enumerate(ports))
+    config.write_text(ONE_APPLICATION.format(http=port, servers=servers))
     command = [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
     process = subprocess.Popen(command, env={**os.environ, **environment})
     try:
@@ -202,6 +216,51 @@ def test_how_many_it_holds_may_change(tmp_path: Path) -> None:
         wait_for(lambda: replica.asked == 3)
         replica.going_on.set()
         assert [one.result().status_code for one in (first, *others)] == [200] * 3
+
+
+@contextmanager
+def dying() -> Iterator[int]:
+    """The port of a replica that dies as soon as a request begins to arrive."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def work() -> None:
+            while True:
+                try:
+                    with listener.accept()[0] as connection:
+                        connection.recv(10_000)
+                except OSError:
+                    return
+
+        threading.Thread(target=work, daemon=True).start()
+        yield listener.getsockname()[1]
+
+
+def test_another_replica_gets_what_one_had_in_hand_when_it_died(tmp_path: Path) -> None:
+    """A body that was still arriving cannot be sent again, unless HAProxy had waited for it."""
+
+    def slowly() -> Iterator[bytes]:
+        for _ in range(4):
+            yield b"x" * 50_000
+            time.sleep(0.1)
+
+    with dying() as port, behind_haproxy(tmp_path, [port]) as (url, replica), httpx.Client(base_url=url) as client:
+        length = {"content-length": "200000"}
+        answers = [client.post("/v1/captions", content=slowly(), headers=length) for _ in range(3)]
+    assert [one.status_code for one in answers] == [200, 200, 200]
+    assert replica.asked == 3
+
+
+def test_a_body_that_takes_too_long_costs_the_replica_nothing(tmp_path: Path) -> None:
+    with behind_haproxy(tmp_path, body_s=1) as (url, replica):
+        address = httpx.URL(url)
+        with socket.create_connection((address.host, address.port or 0), 10) as caller:
+            caller.sendall(b"POST /v1/captions HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + b"x" * 1000)
+            head, _, body = caller.makefile("rb").read().partition(b"\r\n\r\n")
+    document = json.loads(body)
+    assert head.startswith(b"HTTP/1.1 408 ") and b"application/problem+json" in head
+    assert document == problem_document(408, "body-too-slow", document["detail"], document["request_id"])
+    assert f"longer than {BODY_TIMEOUT_S:g} s" in document["detail"]
+    assert replica.asked == 0
 
 
 def test_what_is_no_sign_of_too_much_passes_as_it_is(tmp_path: Path) -> None:
