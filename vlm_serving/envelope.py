@@ -15,7 +15,7 @@ from vlm_serving.service import CaptionService
 from vlm_serving.telemetry import LOGGER, log_event
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-HOLDS_HEADER = b"x-vlm-holds"  # for HAProxy, which refuses what is more and drops it: haproxy_refusals.cfg
+HOLDS_HEADER = b"x-vlm-holds"  # for HAProxy, which refuses what is more and drops it: haproxy_rules.cfg
 QUIET = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds by machines: not worth a log line each
 
 

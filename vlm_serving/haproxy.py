@@ -3,9 +3,9 @@
 It hands requests to a replica's own HTTP server; Serve's proxy in Python would take each apart and send it on by gRPC,
 which costs more than a small model's caption. Ray's configuration opens HAProxy's statistics and metrics on all
 addresses and has no setting for that, but it lets one name the binary: ours is `haproxy.sh`, which mends the two lines,
-adds to each application the rules of `haproxy_refusals.cfg` (what is too much is refused before it costs the model
-time) and becomes HAProxy. It is a file of the package, as the temporary directory of a container takes no programs
-(noexec).
+adds to each application the rules of `haproxy_rules.cfg` (what is too much is refused before it costs the model time;
+a body is there whole before it is passed on) and becomes HAProxy. It is a file of the package, as the temporary
+directory of a container takes no programs (noexec).
 """
 
 import os

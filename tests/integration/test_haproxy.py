@@ -148,8 +148,8 @@ def behind_haproxy(folder: Path, before: Sequence[int] = (), body_s: int = 0) ->
     environment: dict[str, str] = {}
     assert prepare_haproxy(folder / "ha", environment)
     if body_s:
-        rules = WRAPPER.with_name("haproxy_refusals.cfg").read_text()
-        (folder / "haproxy_refusals.cfg").write_text(rules.replace("time 60s", f"time {body_s}s"))
+        rules = WRAPPER.with_name("haproxy_rules.cfg").read_text()
+        (folder / "haproxy_rules.cfg").write_text(rules.replace("time 60s", f"time {body_s}s"))
         environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = shutil.copy(WRAPPER, folder)
     replica = type("Replica", (Replica,), {"going_on": threading.Event()})
     replica.going_on.set()
